@@ -1,0 +1,267 @@
+//! Codecs: parameter vectors to bytes and back.
+//!
+//! `fp32` and `bf16` are dense. `int8` and `ref3` cut the vector into blocks, scale each by its
+//! largest magnitude and round to nearest on symmetric levels. Three bits are for the small
+//! differences to a pair reference only; two bits and stateless three bits diverge under momentum.
+
+mod blocks;
+
+use core::fmt;
+use core::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::params::first_non_finite;
+
+/// How a vector is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Codec {
+    /// Four bytes a value, exact.
+    Fp32 = 0,
+    /// Two bytes a value: the upper half of fp32, rounded to nearest even.
+    Bf16 = 1,
+    /// Eight bits a value and a 16-bit scale per block.
+    Int8 = 2,
+    /// Three bits a value and a 16-bit scale per block.
+    Ref3 = 3,
+}
+
+/// Bytes or values that the codec refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompressError {
+    /// A value to be encoded is no number or infinite.
+    #[error("value {0} is not finite")]
+    NotFinite(usize),
+    /// The bytes are not as many as the vector needs.
+    #[error("{found} bytes where the model needs {expected}")]
+    Length {
+        /// Bytes that arrived.
+        found: usize,
+        /// Bytes that the vector takes.
+        expected: usize,
+    },
+    /// A decoded value or a scale is no number, infinite or negative.
+    #[error("holds a value that is no finite number")]
+    BadValue,
+    /// Unused bits are set, or a symbol that no encoder writes.
+    #[error("not in canonical form")]
+    NotCanonical,
+}
+
+impl Codec {
+    /// All codecs.
+    pub const ALL: [Self; 4] = [Self::Fp32, Self::Bf16, Self::Int8, Self::Ref3];
+
+    /// The codec with this number.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|codec| *codec as u8 == byte)
+    }
+
+    /// Bytes of a vector of `count` values.
+    #[must_use]
+    pub fn encoded_len(self, count: usize) -> usize {
+        match self {
+            Self::Fp32 => 4 * count,
+            Self::Bf16 => 2 * count,
+            Self::Int8 => blocks::encoded_len::<8>(count),
+            Self::Ref3 => blocks::encoded_len::<3>(count),
+        }
+    }
+
+    /// Replaces `bytes` with the encoding of `values`.
+    ///
+    /// # Errors
+    /// [`CompressError::NotFinite`].
+    pub fn encode(self, values: &[f32], bytes: &mut Vec<u8>) -> Result<(), CompressError> {
+        if let Some(index) = first_non_finite(values) {
+            return Err(CompressError::NotFinite(index));
+        }
+        bytes.clear();
+        bytes.reserve_exact(self.encoded_len(values.len()));
+        match self {
+            Self::Fp32 => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Self::Bf16 => bytes
+                .extend(values.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes())),
+            Self::Int8 => blocks::encode::<8>(values, bytes),
+            Self::Ref3 => blocks::encode::<3>(values, bytes),
+        }
+        Ok(())
+    }
+
+    /// Replaces `values` with the `count` values that `bytes` encode. The length is checked before
+    /// anything is allocated.
+    ///
+    /// # Errors
+    /// Whatever no encoder would have written.
+    pub fn decode(
+        self,
+        bytes: &[u8],
+        count: usize,
+        values: &mut Vec<f32>,
+    ) -> Result<(), CompressError> {
+        let expected = self.encoded_len(count);
+        if bytes.len() != expected {
+            return Err(CompressError::Length { found: bytes.len(), expected });
+        }
+        values.clear();
+        values.reserve_exact(count);
+        match self {
+            Self::Fp32 => values
+                .extend(bytes.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk))),
+            Self::Bf16 => values.extend(
+                bytes.as_chunks::<2>().0.iter().map(|c| half::bf16::from_le_bytes(*c).to_f32()),
+            ),
+            Self::Int8 => return blocks::decode::<8>(bytes, count, values),
+            Self::Ref3 => return blocks::decode::<3>(bytes, count, values),
+        }
+        if first_non_finite(values).is_some() { Err(CompressError::BadValue) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fp32 => "fp32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Ref3 => "ref3",
+        })
+    }
+}
+
+impl FromStr for Codec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|codec| codec.to_string() == text)
+            .ok_or_else(|| format!("`{text}` is no codec: expected fp32, bf16, int8 or ref3"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn round_trip(codec: Codec, values: &[f32]) -> Vec<f32> {
+        let (mut bytes, mut decoded) = (Vec::new(), Vec::new());
+        codec.encode(values, &mut bytes).expect("finite");
+        assert_eq!(bytes.len(), codec.encoded_len(values.len()));
+        codec.decode(&bytes, values.len(), &mut decoded).expect("own bytes");
+        decoded
+    }
+
+    #[test]
+    fn bytes_are_golden() {
+        let values = [1.0, -2.0, 0.5, 0.0, 3.0, -3.0, 1.5, 2.9, -0.4];
+        let golden = [
+            (
+                Codec::Fp32,
+                "0000803f000000c00000003f0000000000004040000040c00000c03f9a993940cdccccbe",
+            ),
+            (Codec::Bf16, "803f00c0003f0000404040c0c03f3a40cdbe"),
+            (Codec::Int8, "0042a92a947ffe00bffa6e"),
+            (Codec::Ref3, "0042cc66d403"),
+        ];
+        for (codec, expected) in golden {
+            let mut bytes = Vec::new();
+            codec.encode(&values, &mut bytes).expect("finite");
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected.replace(' ', ""), "{codec}");
+        }
+    }
+
+    #[test]
+    fn sizes_per_value() {
+        assert_eq!(Codec::Int8.encoded_len(6400), 6600);
+        assert_eq!(Codec::Ref3.encoded_len(6400), 2600);
+        assert_eq!(Codec::Ref3.encoded_len(1), 3);
+        assert_eq!(Codec::Ref3.encoded_len(0), 0);
+    }
+
+    #[test]
+    fn refuses_what_no_encoder_writes() {
+        let mut values = Vec::new();
+        for codec in Codec::ALL {
+            let mut bytes = Vec::new();
+            assert_eq!(
+                codec.encode(&[0.0, f32::NAN], &mut bytes),
+                Err(CompressError::NotFinite(1))
+            );
+            codec.encode(&[1.0; 100], &mut bytes).expect("finite");
+            for wrong in [&bytes[..bytes.len() - 1], &[bytes.as_slice(), &[0]].concat()] {
+                let error = codec.decode(wrong, 100, &mut values);
+                assert!(matches!(error, Err(CompressError::Length { .. })));
+            }
+        }
+        for infinite in [f32::NAN, f32::INFINITY] {
+            let bytes = infinite.to_le_bytes();
+            assert_eq!(Codec::Fp32.decode(&bytes, 1, &mut values), Err(CompressError::BadValue));
+            let bytes = half::bf16::from_f32(infinite).to_le_bytes();
+            assert_eq!(Codec::Bf16.decode(&bytes, 1, &mut values), Err(CompressError::BadValue));
+            let scale = half::f16::from_f32(infinite).to_le_bytes();
+            let bytes = [scale[0], scale[1], 0];
+            assert_eq!(Codec::Int8.decode(&bytes, 1, &mut values), Err(CompressError::BadValue));
+            assert_eq!(Codec::Ref3.decode(&bytes, 1, &mut values), Err(CompressError::BadValue));
+        }
+        let one = half::f16::from_f32(1.0).to_le_bytes();
+        let minus = half::f16::from_f32(-1.0).to_le_bytes();
+        let mut check = |codec: Codec, bytes: [u8; 3]| codec.decode(&bytes, 1, &mut values);
+        assert_eq!(check(Codec::Int8, [minus[0], minus[1], 0]), Err(CompressError::BadValue));
+        assert_eq!(check(Codec::Int8, [one[0], one[1], 0xff]), Err(CompressError::NotCanonical));
+        assert_eq!(check(Codec::Ref3, [one[0], one[1], 7]), Err(CompressError::NotCanonical));
+        assert_eq!(check(Codec::Ref3, [one[0], one[1], 8 + 3]), Err(CompressError::NotCanonical));
+        assert_eq!(check(Codec::Ref3, [one[0], one[1], 3]), Ok(()));
+    }
+
+    #[test]
+    fn names_read_back() {
+        for codec in Codec::ALL {
+            assert_eq!(codec.to_string().parse(), Ok(codec));
+            assert_eq!(Codec::from_byte(codec as u8), Some(codec));
+        }
+        assert!("pickle".parse::<Codec>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn error_is_within_half_a_level(
+            values in proptest::collection::vec(-1e4_f32..1e4, 0..300),
+            shrink in -30_i32..1,
+        ) {
+            let values: Vec<f32> = values.iter().map(|value| value * 2_f32.powi(shrink)).collect();
+            for (codec, levels) in [(Codec::Int8, 127.0), (Codec::Ref3, 3.0)] {
+                let decoded = round_trip(codec, &values);
+                for (block, back) in values.chunks(64).zip(decoded.chunks(64)) {
+                    let scale = block.iter().fold(0.0_f32, |top, value| top.max(value.abs()));
+                    // Scales are rounded up to 11 bits; the smallest is 2^-24.
+                    let scale = f64::from(scale) * 1.001 + 6e-8;
+                    for (value, back) in block.iter().zip(back) {
+                        let error = f64::from((value - back).abs());
+                        prop_assert!(error <= scale / levels * 0.5001 + 1e-12, "{value} {back}");
+                    }
+                }
+            }
+            prop_assert_eq!(round_trip(Codec::Fp32, &values), values);
+        }
+
+        #[test]
+        fn hostile_bytes_decode_to_finite_values_or_not_at_all(
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+            count in 0_usize..70,
+            codec in proptest::sample::select(Codec::ALL.to_vec()),
+        ) {
+            let mut values = Vec::new();
+            if codec.decode(&bytes, count, &mut values).is_ok() {
+                prop_assert_eq!(values.len(), count);
+                prop_assert_eq!(first_non_finite(&values), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The collusion filter: peers that keep pulling in one direction lose weight.
+//!
+//! Each merged model is reduced to 256 numbers by a count sketch with a private seed, its deviation
+//! from the recent median is added to the peer's history, and peers whose histories point the same
+//! way are taken for one voice. The idea is that of FoolsGold (Fung, Yoon, Beschastnikh,
+//! arXiv 1808.04866), on sketches instead of gradients.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::robust::coordinate_median;
+
+const WIDTH: usize = 256;
+/// Models that the recent median is taken over.
+const RECENT: usize = 12;
+/// Fewer recent models than this say nothing.
+const RECENT_ENOUGH: usize = 8;
+/// Share of a peer's history that is kept at each observation.
+const KEEP: f32 = 0.8;
+/// Above this cosine two peers are taken to collude; honest pairs stay below it.
+const COSINE_LIMIT: f64 = 0.8;
+
+#[derive(Clone, Debug)]
+struct History {
+    direction: Vec<f32>,
+    used: u64,
+}
+
+/// Histories of the peers `K` that we merged with.
+#[derive(Clone, Debug)]
+pub struct CollusionFilter<K> {
+    /// Per parameter: bucket in the low eight bits, sign in the next.
+    hashes: Vec<u16>,
+    recent: VecDeque<Vec<f32>>,
+    histories: BTreeMap<K, History>,
+    peers_max: usize,
+    clock: u64,
+}
+
+impl<K: Ord + Copy> CollusionFilter<K> {
+    /// A filter for models of `count` parameters that remembers at most `peers_max` peers. The seed
+    /// must be private to the node and differ at each start, or an attacker can hide from it.
+    #[must_use]
+    pub fn new(count: usize, peers_max: usize, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let hashes = (0..count).map(|_| (rng.next_u32() & 0x1ff) as u16).collect();
+        let (recent, histories) = (VecDeque::new(), BTreeMap::new());
+        Self { hashes, recent, histories, peers_max: peers_max.max(1), clock: 0 }
+    }
+
+    fn sketch(&self, model: &[f32]) -> Vec<f32> {
+        let mut sums = vec![0.0; WIDTH];
+        for (value, hash) in model.iter().zip(&self.hashes) {
+            let signed = if hash & 0x100 == 0 { *value } else { -*value };
+            if let Some(sum) = sums.get_mut(usize::from(hash & 0xff)) {
+                *sum += signed;
+            }
+        }
+        sums
+    }
+
+    /// Takes note of `peer`'s model and says how much of its weight it keeps, 0 to 1.
+    pub fn observe(&mut self, peer: K, model: &[f32]) -> f64 {
+        let sketch = self.sketch(model);
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(sketch.clone());
+        let recent: Vec<&[f32]> = self.recent.iter().map(Vec::as_slice).collect();
+        let Some(median) = coordinate_median(&recent) else { return 1.0 };
+        let deviation: Vec<f32> = sketch.iter().zip(&median).map(|(own, mid)| own - mid).collect();
+        let length = dot(&deviation, &deviation).sqrt();
+        self.clock += 1;
+        let clock = self.clock;
+        let fresh = || History { direction: vec![0.0; WIDTH], used: clock };
+        let history = self.histories.entry(peer).or_insert_with(fresh);
+        history.used = clock;
+        if length > 0.0 {
+            for (mean, value) in history.direction.iter_mut().zip(&deviation) {
+                *mean = KEEP * *mean + value / length as f32;
+            }
+        }
+        let own = history.direction.clone();
+        self.forget_oldest();
+        if self.recent.len() < RECENT_ENOUGH {
+            return 1.0;
+        }
+        let others = self.histories.iter().filter(|(other, _)| **other != peer);
+        let closest = others.map(|(_, other)| cosine(&own, &other.direction)).fold(0.0, f64::max);
+        let excess = (closest - COSINE_LIMIT) / (1.0 - COSINE_LIMIT);
+        (1.0 - 3.0 * excess.max(0.0)).max(0.0)
+    }
+
+    fn forget_oldest(&mut self) {
+        if self.histories.len() > self.peers_max {
+            let oldest = self.histories.iter().min_by_key(|(_, history)| history.used);
+            if let Some(peer) = oldest.map(|(peer, _)| *peer) {
+                self.histories.remove(&peer);
+            }
+        }
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let lengths = (dot(a, a) * dot(b, b)).sqrt();
+    if lengths > 0.0 { dot(a, b) / lengths } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::RngExt;
+
+    use super::*;
+
+    #[test]
+    fn colluders_lose_their_weight_and_honest_peers_keep_it() {
+        let (count, mut rng) = (2000, ChaCha8Rng::seed_from_u64(5));
+        let mut filter = CollusionFilter::new(count, 32, 9);
+        let mut noise =
+            |size: f32| -> Vec<f32> { (0..count).map(|_| rng.random_range(-size..size)).collect() };
+        let habits: Vec<Vec<f32>> = (0..8).map(|_| noise(1.0)).collect();
+        let (mut honest, mut colluding) = (1.0_f64, 1.0_f64);
+        for round in 0..10 {
+            for peer in 0..8_usize {
+                // The last two share one habit.
+                let habit = &habits[peer.min(6)];
+                let model: Vec<f32> =
+                    noise(0.3).iter().zip(habit).map(|(noise, habit)| noise + habit).collect();
+                let weight = filter.observe(peer, &model);
+                if round >= 5 {
+                    let kept = if peer < 6 { &mut honest } else { &mut colluding };
+                    *kept = kept.min(weight);
+                }
+            }
+        }
+        assert_eq!(honest, 1.0);
+        assert!(colluding < 0.2, "{colluding}");
+    }
+
+    #[test]
+    fn remembers_a_bounded_number_of_peers() {
+        let mut filter = CollusionFilter::new(10, 3, 1);
+        for peer in 0..20 {
+            filter.observe(peer, &[1.0; 10]);
+        }
+        assert_eq!(filter.histories.keys().copied().collect::<Vec<_>>(), [17, 18, 19]);
+    }
+}

@@ -1,0 +1,179 @@
+//! The bytes of a checkpoint: everything a node needs to go on after a crash.
+//!
+//! `magic "STCK" | version u16 | reserved u16 | network 32 | standing length u32 | parameters u32 |
+//! standing | x, anchor, velocity, served as little-endian fp32 | BLAKE3 of all before`.
+//! Pair references are left out: a partner that names one is told to send its model whole.
+
+use starling_learning::params::first_non_finite;
+use starling_protocol::id::NetworkId;
+use starling_protocol::limits::CONTROL_BYTES_MAX;
+
+const MAGIC: [u8; 4] = *b"STCK";
+const VERSION: u16 = 1;
+const HEADER: usize = 48;
+const HASH: usize = 32;
+const VECTORS: usize = 4;
+
+/// The vectors of a replica.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vectors {
+    /// Working parameters.
+    pub x: Vec<f32>,
+    /// Parameters after the last outer step.
+    pub anchor: Vec<f32>,
+    /// Outer velocity.
+    pub velocity: Vec<f32>,
+    /// Served parameters.
+    pub served: Vec<f32>,
+}
+
+/// What a checkpoint holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// The state machine's part, opaque here.
+    pub standing: Vec<u8>,
+    /// The replica's part.
+    pub vectors: Vectors,
+}
+
+/// Why bytes are no checkpoint of this network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// Cut short, or longer than its header says.
+    #[error("truncated or over-long")]
+    Length,
+    /// Another file.
+    #[error("not a starling checkpoint")]
+    Magic,
+    /// Written by a newer Starling.
+    #[error("of version {0}, this build reads version {VERSION}: use a newer starling")]
+    Version(u16),
+    /// Of another network.
+    #[error("of another network")]
+    Network,
+    /// Damaged on disk.
+    #[error("damaged: the bytes differ from their hash")]
+    Hash,
+    /// Of another model, or with values that are no numbers.
+    #[error("does not fit the network's model")]
+    Model,
+}
+
+/// Writes a checkpoint.
+#[must_use]
+pub fn encode(network: NetworkId, standing: &[u8], vectors: [&[f32]; VECTORS]) -> Vec<u8> {
+    let count = vectors[0].len();
+    let mut bytes = Vec::with_capacity(HEADER + standing.len() + 4 * VECTORS * count + HASH);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&[0; 2]);
+    bytes.extend_from_slice(&network.0);
+    for length in [standing.len(), count] {
+        bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+    }
+    bytes.extend_from_slice(standing);
+    for vector in vectors {
+        bytes.extend(vector.iter().flat_map(|value| value.to_le_bytes()));
+    }
+    let hash = blake3::hash(&bytes);
+    bytes.extend_from_slice(hash.as_bytes());
+    bytes
+}
+
+/// Reads a checkpoint of `network` whose model has `count` parameters.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn decode(
+    bytes: &[u8],
+    network: NetworkId,
+    count: usize,
+) -> Result<Checkpoint, CheckpointError> {
+    let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(CheckpointError::Length)?;
+    if header[..4] != MAGIC {
+        return Err(CheckpointError::Magic);
+    }
+    let version = u16::from_le_bytes([header[4], header[5]]);
+    if version != VERSION {
+        return Err(CheckpointError::Version(version));
+    }
+    let length = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize
+    };
+    let (standing_len, found) = (length(40), length(44));
+    let (body, hash) = bytes.split_last_chunk::<HASH>().ok_or(CheckpointError::Length)?;
+    if *blake3::hash(body).as_bytes() != *hash {
+        return Err(CheckpointError::Hash);
+    }
+    if header[8..40] != network.0 {
+        return Err(CheckpointError::Network);
+    }
+    if found != count || standing_len > CONTROL_BYTES_MAX {
+        return Err(CheckpointError::Model);
+    }
+    if rest.len() != standing_len + 4 * VECTORS * count + HASH {
+        return Err(CheckpointError::Length);
+    }
+    let (standing, values) = rest.split_at(standing_len);
+    let values: Vec<f32> =
+        values.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect();
+    let mut parts = values.chunks(count.max(1));
+    let mut part = || -> Result<Vec<f32>, CheckpointError> {
+        let part = parts.next().ok_or(CheckpointError::Length)?;
+        if first_non_finite(part).is_some() {
+            return Err(CheckpointError::Model);
+        }
+        Ok(part.to_vec())
+    };
+    let vectors = Vectors { x: part()?, anchor: part()?, velocity: part()?, served: part()? };
+    Ok(Checkpoint { standing: standing.to_vec(), vectors })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NETWORK: NetworkId = NetworkId([4; 32]);
+
+    fn bytes() -> Vec<u8> {
+        encode(NETWORK, b"standing", [&[1.0, 2.0], &[3.0, 4.0], &[5.0, 6.0], &[7.0, -8.0]])
+    }
+
+    #[test]
+    fn bytes_are_golden() {
+        let golden = include_bytes!("../tests/golden/checkpoint-v1.bin");
+        assert_eq!(bytes(), golden);
+        let checkpoint = decode(golden, NETWORK, 2).expect("golden");
+        assert_eq!(checkpoint.standing, b"standing");
+        assert_eq!(checkpoint.vectors.served, [7.0, -8.0]);
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_byte_is_noticed() {
+        let good = bytes();
+        for end in 0..good.len() {
+            assert!(decode(&good[..end], NETWORK, 2).is_err(), "cut at {end}");
+        }
+        for place in 0..good.len() {
+            let mut flipped = good.clone();
+            flipped[place] ^= 0x20;
+            assert!(decode(&flipped, NETWORK, 2).is_err(), "flipped {place}");
+        }
+        let longer = [good.as_slice(), &[0]].concat();
+        assert!(decode(&longer, NETWORK, 2).is_err());
+    }
+
+    #[test]
+    fn says_why_it_cannot_be_used() {
+        let good = bytes();
+        assert_eq!(decode(&good, NetworkId([5; 32]), 2), Err(CheckpointError::Network));
+        assert_eq!(decode(&good, NETWORK, 3), Err(CheckpointError::Model));
+        assert_eq!(decode(b"", NETWORK, 2), Err(CheckpointError::Length));
+        assert_eq!(decode(&[0; 200], NETWORK, 2), Err(CheckpointError::Magic));
+        let mut newer = good;
+        newer[4] = 2;
+        assert_eq!(decode(&newer, NETWORK, 2), Err(CheckpointError::Version(2)));
+        let broken = encode(NETWORK, b"", [&[f32::NAN], &[0.0], &[0.0], &[0.0]]);
+        assert_eq!(decode(&broken, NETWORK, 1), Err(CheckpointError::Model));
+    }
+}

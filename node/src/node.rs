@@ -1,0 +1,420 @@
+//! The state machine of one node: inputs in, outputs out, at a time that is an argument.
+//!
+//! Phases: `Join` (find members, take over their model), `Train`, `Done` (age reached: serve and
+//! answer), `Leaving`. A round is train, encode, wait for the partner, absorb, finish, pause; while
+//! the partner is awaited nobody else is answered, so that one exchange is applied at a time.
+
+mod answers;
+mod joining;
+mod links;
+mod rounds;
+mod standing;
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use starling_protocol::admission::Certificate;
+use starling_protocol::envelope::{Address, Frame, Verified};
+use starling_protocol::fault::Rejection;
+use starling_protocol::gate::{Ages, Distances};
+use starling_protocol::id::{Keypair, NodeId};
+use starling_protocol::latency::Latency;
+use starling_protocol::limits::CROSS_SCORES_MAX;
+use starling_protocol::message::Hint;
+use starling_protocol::score::Scores;
+use starling_protocol::time::Time;
+use starling_protocol::view::View;
+use starling_protocol::window::ReplayWindow;
+
+pub use self::standing::{Standing, StandingError};
+
+use crate::event::Event;
+use crate::jobs::{Done, Encoded, Job};
+use crate::settings::Settings;
+use crate::spec::Network;
+use crate::worker::JobId;
+
+use self::links::Link;
+use self::rounds::{Counters, Stage};
+
+/// What happens to a node.
+#[derive(Debug)]
+pub enum Input {
+    /// The process is up and its state is loaded.
+    Start,
+    /// The time that [`Node::next_wakeup`] named has come.
+    Tick,
+    /// We listen at these addresses.
+    Listening(Vec<String>),
+    /// A connection to this node exists.
+    LinkUp(NodeId),
+    /// No connection to this node exists any more.
+    LinkDown(NodeId),
+    /// A frame passed the border.
+    Received(Verified),
+    /// A frame of this node did not.
+    Refused(NodeId, Rejection),
+    /// A job is done.
+    JobDone(JobId, Done),
+    /// Unix time, for dates of tickets only.
+    WallClock(u64),
+    /// Save now, whatever the interval.
+    Save,
+    /// Save, say goodbye, stop.
+    Leave,
+}
+
+/// What a node wants done.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Sign and send.
+    Send(Address, Frame),
+    /// Connect to a node at one of its addresses.
+    Dial(Hint),
+    /// Close all connections to a node after what was sent.
+    Disconnect(NodeId),
+    /// Hand a job to the owner of the weights.
+    Compute(JobId, Job),
+    /// Put a checkpoint on disk.
+    Save {
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// Age of its model.
+        age: f64,
+        /// Round it was taken in.
+        round: u64,
+    },
+    /// Tell the operator.
+    Event(Event),
+    /// The last checkpoint was asked for and goodbye was said: the process may end.
+    Left,
+}
+
+/// Where a node is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Finds members and takes over their model.
+    Join,
+    /// Trains and exchanges.
+    Train,
+    /// Serves and answers; learning has ended.
+    Done,
+    /// Saves and stops.
+    Leaving,
+}
+
+impl Phase {
+    /// For people and scripts.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Train => "train",
+            Self::Done => "done",
+            Self::Leaving => "leaving",
+        }
+    }
+}
+
+/// Who a node is and where it begins.
+#[derive(Debug)]
+pub struct Identity {
+    /// Its key.
+    pub key: Keypair,
+    /// How often it was started, this time included.
+    pub epoch: u64,
+    /// Its way from the root; empty for the root.
+    pub chain: Vec<Certificate>,
+    /// Members to dial.
+    pub contacts: Vec<Hint>,
+    /// What a checkpoint said, if there was one.
+    pub resumed: Option<Standing>,
+}
+
+#[derive(Debug)]
+enum Pending {
+    Round,
+    Answer { peer: NodeId, exchange: u64, age: f64, weight: f64, crossing: bool },
+    Snapshot { peer: NodeId },
+    Adopt { age: f64 },
+    Checkpoint { age: f64, round: u64 },
+    Forget,
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    key: Keypair,
+    me: NodeId,
+    epoch: u64,
+    chain: Vec<Certificate>,
+    network: Network,
+    settings: Settings,
+    rng: ChaCha8Rng,
+    now: Time,
+    unix: u64,
+    phase: Phase,
+    stage: Stage,
+    standing: Standing,
+    resumed: bool,
+    addresses: Vec<String>,
+    view: View,
+    links: BTreeMap<NodeId, Link>,
+    windows: BTreeMap<NodeId, ReplayWindow>,
+    scores: Scores,
+    latency: Latency,
+    distances: Distances,
+    ages: Ages,
+    cross: VecDeque<(u32, u32)>,
+    counters: Counters,
+    joining: joining::Joining,
+    pending: BTreeMap<JobId, Pending>,
+    next_job: u64,
+    sequence: u64,
+    next_exchange: u64,
+    next_beat: Time,
+    next_checkpoint: Time,
+    saving: bool,
+    outputs: Vec<Output>,
+}
+
+impl Node {
+    /// A node that has not started.
+    #[must_use]
+    pub fn new(network: Network, settings: Settings, identity: Identity) -> Self {
+        let Identity { key, epoch, chain, contacts, resumed } = identity;
+        // Restarts must not repeat draws, and nodes of one seed must not draw alike.
+        let me = key.id();
+        let seed = [&me.0[..], &settings.seed.to_le_bytes(), &epoch.to_le_bytes()].concat();
+        let mut rng = ChaCha8Rng::from_seed(*blake3::hash(&seed).as_bytes());
+        let mut view = View::default();
+        let known = resumed.iter().flat_map(|standing| standing.peers.iter().cloned());
+        for (hint, pinned) in
+            known.map(|hint| (hint, false)).chain(contacts.into_iter().map(|hint| (hint, true)))
+        {
+            if hint.id != me {
+                view.learn(&hint, pinned, &mut rng);
+            }
+        }
+        Self {
+            me,
+            key,
+            epoch,
+            chain,
+            network,
+            settings,
+            rng,
+            now: Time::ZERO,
+            unix: 0,
+            phase: Phase::Join,
+            stage: Stage::Idle,
+            resumed: resumed.is_some(),
+            standing: resumed.unwrap_or_default(),
+            addresses: Vec::new(),
+            view,
+            links: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            scores: Scores::default(),
+            latency: Latency::default(),
+            distances: Distances::default(),
+            ages: Ages::default(),
+            cross: VecDeque::with_capacity(CROSS_SCORES_MAX),
+            counters: Counters::default(),
+            joining: joining::Joining::default(),
+            pending: BTreeMap::new(),
+            next_job: 1,
+            sequence: 0,
+            next_exchange: 1,
+            next_beat: Time::ZERO,
+            next_checkpoint: Time::ZERO,
+            saving: false,
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Takes one input at `now`, which must not lie before that of the last call. The outputs are
+    /// to be performed in order.
+    pub fn step(&mut self, now: Time, input: Input) -> Vec<Output> {
+        self.now = now;
+        match input {
+            Input::Start => self.start(),
+            Input::Tick => {}
+            Input::Listening(addresses) => self.addresses = addresses,
+            Input::LinkUp(peer) => self.link_up(peer),
+            Input::LinkDown(peer) => self.link_down(peer, "connection closed"),
+            Input::Received(frame) => self.received(frame),
+            Input::Refused(peer, rejection) => self.fault(peer, rejection),
+            Input::JobDone(id, done) => self.job_done(id, done),
+            Input::WallClock(unix) => self.unix = unix,
+            Input::Save => self.checkpoint(),
+            Input::Leave => self.leave(),
+        }
+        self.run_timers();
+        core::mem::take(&mut self.outputs)
+    }
+
+    /// When [`Input::Tick`] is due at the latest.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Time {
+        let linked = |id| self.links.contains_key(&id);
+        let mut next = self.next_beat.min(self.next_checkpoint);
+        for time in [self.stage.wakeup(), self.joining.wakeup(), self.view.next_dial(linked)] {
+            next = time.map_or(next, |time| next.min(time));
+        }
+        let hello = self.links.values().filter_map(Link::hello_deadline).min();
+        hello.map_or(next, |time| next.min(time))
+    }
+
+    fn start(&mut self) {
+        self.next_beat = self.now;
+        self.next_checkpoint = self.now + self.settings.checkpoint_interval;
+        let founder = self.me == self.network.spec.root && !self.standing.met;
+        if self.finished() {
+            self.phase = Phase::Done;
+        } else if founder {
+            self.phase = Phase::Train;
+        }
+        self.fill_view();
+    }
+
+    fn run_timers(&mut self) {
+        if self.phase == Phase::Leaving {
+            return;
+        }
+        self.drop_silent_links();
+        if self.now >= self.next_beat {
+            self.beat();
+        }
+        if self.now >= self.next_checkpoint {
+            self.checkpoint();
+        }
+        self.dial();
+        self.run_joining();
+        self.run_round();
+    }
+
+    fn job_done(&mut self, id: JobId, done: Done) {
+        match self.pending.remove(&id) {
+            Some(Pending::Round) => self.round_job_done(done),
+            Some(Pending::Answer { peer, exchange, age, weight, crossing }) => {
+                self.answered(peer, exchange, (age, weight), done);
+                if crossing {
+                    self.finish_round();
+                }
+            }
+            Some(Pending::Snapshot { peer }) => self.snapshot_taken(peer, done),
+            Some(Pending::Adopt { age }) => self.adopted(age, &done),
+            Some(Pending::Checkpoint { age, round }) => {
+                self.saving = false;
+                if let Done::Checkpoint(bytes) = done {
+                    self.outputs.push(Output::Save { bytes, age, round });
+                }
+                if self.phase == Phase::Leaving {
+                    self.outputs.push(Output::Left);
+                }
+            }
+            Some(Pending::Forget) | None => {}
+        }
+    }
+
+    fn compute(&mut self, job: Job, pending: Pending) {
+        let id = JobId(self.next_job);
+        self.next_job += 1;
+        self.pending.insert(id, pending);
+        self.outputs.push(Output::Compute(id, job));
+    }
+
+    fn forget_reference(&mut self, peer: NodeId) {
+        self.compute(Job::Forget { peer }, Pending::Forget);
+    }
+
+    fn checkpoint(&mut self) {
+        self.next_checkpoint = self.now + self.settings.checkpoint_interval;
+        if self.saving {
+            return;
+        }
+        self.saving = true;
+        let mut standing = self.standing.clone();
+        standing.peers = self.view.candidates().collect();
+        let (age, round) = (standing.age, standing.round);
+        let job = Job::Checkpoint { standing: standing.encode() };
+        self.compute(job, Pending::Checkpoint { age, round });
+    }
+
+    fn leave(&mut self) {
+        if self.phase == Phase::Leaving {
+            return;
+        }
+        self.phase = Phase::Leaving;
+        self.stage = Stage::Idle;
+        let peers: Vec<NodeId> = self.links.keys().copied().collect();
+        for peer in peers {
+            self.send(peer, starling_protocol::message::Message::Bye.into());
+        }
+        self.saving = false;
+        self.checkpoint();
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push(Output::Event(event));
+    }
+
+    fn finished(&self) -> bool {
+        self.network.spec.training.age_max.is_some_and(|age_max| self.standing.age >= age_max)
+    }
+
+    fn read_model(&self, codec: u8, base: Option<u64>, slab: Vec<u8>) -> Option<Encoded> {
+        let codec = starling_learning::compress::Codec::from_byte(codec)?;
+        let known = self.network.spec.codecs.contains(&codec);
+        let fits = slab.len() == codec.encoded_len(self.network.model.len());
+        (known && fits).then_some(Encoded { codec, base, slab })
+    }
+
+    /// Ourselves.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.me
+    }
+
+    /// Where we are in life.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// What is saved of us.
+    #[must_use]
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Totals of this boot.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Linked members.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.links.values().filter(|link| link.admitted()).count()
+    }
+
+    /// Accuracy of our model on partners' hold-out rows over the last exchanges.
+    #[must_use]
+    pub fn cross_accuracy(&self) -> Option<f64> {
+        let (correct, total) =
+            self.cross.iter().fold((0_u64, 0_u64), |(c, t), (correct, total)| {
+                (c + u64::from(*correct), t + u64::from(*total))
+            });
+        (total > 0).then(|| correct as f64 / total as f64)
+    }
+
+    /// The usual duration of an exchange.
+    #[must_use]
+    pub fn exchange_time(&self) -> Duration {
+        self.latency.median().unwrap_or_default()
+    }
+}

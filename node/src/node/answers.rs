@@ -1,0 +1,146 @@
+//! What a node answers: exchange requests, snapshot requests, scores.
+
+use core::time::Duration;
+
+use starling_protocol::envelope::Frame;
+use starling_protocol::fault::Rejection;
+use starling_protocol::id::NodeId;
+use starling_protocol::limits::{ANSWERS_PENDING_MAX, CROSS_SCORES_MAX};
+use starling_protocol::message::{
+    CrossScore, ExchangeOutcome, ExchangeReply, ExchangeRequest, Message, SnapshotReply,
+};
+
+use super::rounds::Stage;
+use super::{Node, Pending, Phase};
+use crate::jobs::{Done, Job};
+
+/// Most hold-out rows that one score is believed to stand for.
+const SCORE_ROWS_MAX: u32 = 256;
+/// What a node that has no rounds of its own any more takes for one.
+const ROUND_TIME_MIN: Duration = Duration::from_millis(10);
+
+impl Node {
+    pub(super) fn exchange_requested(
+        &mut self,
+        peer: NodeId,
+        request: &ExchangeRequest,
+        slab: Vec<u8>,
+    ) {
+        let exchange = request.exchange;
+        let relative = Self::needs_reference(request.codec);
+        let model = self.read_model(request.codec, request.base, slab);
+        let Some(model) = model.filter(|model| model.base.is_some() == relative) else {
+            return self.fault(peer, Rejection::BadModel);
+        };
+        if let Some(refusal) = self.refusal(peer) {
+            return self.reply(peer, exchange, refusal, Vec::new());
+        }
+        let crossing =
+            matches!(self.stage, Stage::Waiting { peer: partner, .. } if partner == peer);
+        if crossing && self.me < peer {
+            // Both asked at once and our request wins: the other end answers it.
+            return;
+        }
+        let answering =
+            self.pending.values().filter(|job| matches!(job, Pending::Answer { .. })).count();
+        if answering >= ANSWERS_PENDING_MAX || self.stage.exchanging() && !crossing {
+            return self.reply(peer, exchange, ExchangeOutcome::Busy, Vec::new());
+        }
+        if crossing {
+            self.stage = Stage::Crossing;
+        }
+        let (age, terms) = self.terms(request.age, false);
+        self.counters.answered += 1;
+        let score = self.counters.answered % self.settings.score_every.max(1) == 0;
+        let terms = (self.phase == Phase::Train).then_some(terms);
+        let weight = terms.map_or(0.0, |terms| terms.weight);
+        let job = Job::Answer { peer, request: model, terms, score };
+        self.compute(job, Pending::Answer { peer, exchange, age, weight, crossing });
+    }
+
+    /// Why `peer` is not answered now, if so.
+    fn refusal(&mut self, peer: NodeId) -> Option<ExchangeOutcome> {
+        if !matches!(self.phase, Phase::Train | Phase::Done) {
+            return Some(ExchangeOutcome::Refused);
+        }
+        let (now, round) = (self.now, self.standing.round);
+        let round_time = self.counters.round_time.max(ROUND_TIME_MIN);
+        let share = 2.0 / self.view.members().count().max(1) as f64;
+        let Some(link) = self.links.get_mut(&peer) else { return Some(ExchangeOutcome::Refused) };
+        if round < link.quarantine_until && self.phase == Phase::Train {
+            return Some(ExchangeOutcome::Refused);
+        }
+        if self.phase == Phase::Done {
+            // No rounds refill the bucket any more: time does, at the pace they had.
+            let rounds = now.since(link.refilled).as_secs_f64() / round_time.as_secs_f64();
+            link.exchanges.refill(rounds * share);
+            link.refilled = now;
+        }
+        (!link.exchanges.take()).then_some(ExchangeOutcome::RateLimited)
+    }
+
+    fn reply(&mut self, peer: NodeId, exchange: u64, outcome: ExchangeOutcome, slab: Vec<u8>) {
+        let message = Message::ExchangeReply(ExchangeReply { exchange, outcome });
+        self.send(peer, Frame { message, slab });
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        peer: NodeId,
+        exchange: u64,
+        (age, weight): (f64, f64),
+        done: Done,
+    ) {
+        match done {
+            Done::Answered { reply, merge, score, taken } => {
+                let own_age = self.standing.age + f64::from(taken);
+                let outcome = ExchangeOutcome::Model { age: own_age, codec: reply.codec as u8 };
+                if self.links.contains_key(&peer) {
+                    self.reply(peer, exchange, outcome, reply.slab);
+                    if let Some((correct, total)) = score {
+                        let score = CrossScore { exchange, correct, total };
+                        self.send(peer, Message::CrossScore(score).into());
+                    }
+                }
+                if let Some(merge) = merge {
+                    let threshold = self.distances.threshold(self.counters.update_norm);
+                    self.merged(peer, age - own_age, weight, threshold, &merge);
+                }
+            }
+            Done::BaseMismatch => {
+                self.reply(peer, exchange, ExchangeOutcome::BaseMismatch, Vec::new());
+            }
+            _ => self.fault(peer, Rejection::BadModel),
+        }
+    }
+
+    pub(super) fn cross_scored(&mut self, score: CrossScore) {
+        if score.exchange >= self.next_exchange || score.total == 0 || score.total > SCORE_ROWS_MAX
+        {
+            return;
+        }
+        if self.cross.len() == CROSS_SCORES_MAX {
+            self.cross.pop_front();
+        }
+        self.cross.push_back((score.correct, score.total));
+    }
+
+    pub(super) fn snapshot_requested(&mut self, peer: NodeId) {
+        let able = matches!(self.phase, Phase::Train | Phase::Done) && self.standing.age > 0.0;
+        let allowed = self.links.get_mut(&peer).is_some_and(|link| link.exchanges.take());
+        if able && allowed {
+            self.compute(Job::Snapshot { peer }, Pending::Snapshot { peer });
+        } else {
+            let reply = SnapshotReply { age: None, codec: 0 };
+            self.send(peer, Message::SnapshotReply(reply).into());
+        }
+    }
+
+    pub(super) fn snapshot_taken(&mut self, peer: NodeId, done: Done) {
+        if let (Done::Snapshot(model), true) = (done, self.links.contains_key(&peer)) {
+            let reply = SnapshotReply { age: Some(self.standing.age), codec: model.codec as u8 };
+            let message = Message::SnapshotReply(reply);
+            self.send(peer, Frame { message, slab: model.slab });
+        }
+    }
+}

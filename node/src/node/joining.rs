@@ -1,0 +1,166 @@
+//! How a newcomer, or a node that was away for long, takes over the flock's model: it waits a
+//! moment for members to show up, asks a few at random for theirs, and starts from the median.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use starling_protocol::fault::Rejection;
+use starling_protocol::id::NodeId;
+use starling_protocol::message::{Message, SnapshotReply};
+use starling_protocol::time::Time;
+use starling_protocol::view::choose;
+
+use super::rounds::Stage;
+use super::{Node, Pending, Phase};
+use crate::event::Event;
+use crate::jobs::{Done, Encoded, Job};
+
+/// Longest wait for the snapshots asked for.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two attempts.
+const RETRY: Duration = Duration::from_secs(1);
+/// Snapshots asked for, and in large neighbourhoods.
+const SNAPSHOTS: usize = 3;
+const SNAPSHOTS_MANY: usize = 5;
+const MANY_PEERS: usize = 10;
+/// Below this share of its peers' median age a resumed node starts over as a newcomer.
+const TOO_OLD: f64 = 0.5;
+
+/// An attempt to join.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Joining {
+    /// When members that have not shown up by then are not waited for any longer.
+    settle_at: Option<Time>,
+    /// Members asked, with what they gave.
+    asked: BTreeMap<NodeId, Option<(f64, Encoded)>>,
+    deadline: Option<Time>,
+    adopting: bool,
+    waiting_reported: bool,
+}
+
+impl Joining {
+    pub(super) fn wakeup(&self) -> Option<Time> {
+        if self.adopting { None } else { self.deadline.or(self.settle_at) }
+    }
+
+    pub(super) fn lost(&mut self, peer: NodeId) {
+        if self.asked.get(&peer).is_some_and(Option::is_none) {
+            self.asked.remove(&peer);
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn run_joining(&mut self) {
+        if self.phase != Phase::Join || self.joining.adopting {
+            return;
+        }
+        if self.joining.deadline.is_some() {
+            return self.collect_snapshots();
+        }
+        if self.peers() == 0 {
+            self.joining.settle_at = None;
+            if !self.joining.waiting_reported {
+                self.joining.waiting_reported = true;
+                let reason = "no member is linked yet".to_owned();
+                self.event(Event::MeshWaiting { peers: 0, wanted: 1, reason });
+            }
+            return;
+        }
+        let settle_at = *self.joining.settle_at.get_or_insert(self.now + self.settings.settle);
+        if self.now >= settle_at {
+            self.ask_or_begin();
+        }
+    }
+
+    fn ask_or_begin(&mut self) {
+        let members: Vec<(NodeId, f64)> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.admitted())
+            .map(|(id, link)| (*id, link.standing.age))
+            .collect();
+        let mut ages: Vec<f64> = members.iter().map(|(_, age)| *age).collect();
+        ages.sort_unstable_by(f64::total_cmp);
+        let median = ages.get(ages.len() / 2).copied().unwrap_or(0.0);
+        let oldest = ages.last().copied().unwrap_or(0.0);
+        let resumes = self.resumed && self.standing.age >= TOO_OLD * median;
+        if resumes || oldest == 0.0 {
+            return self.begin_training(0);
+        }
+        let mut pool: Vec<NodeId> =
+            members.iter().filter(|(_, age)| *age > 0.0).map(|(id, _)| *id).collect();
+        let wanted = if members.len() >= MANY_PEERS { SNAPSHOTS_MANY } else { SNAPSHOTS };
+        while self.joining.asked.len() < wanted {
+            let Some(peer) = choose(pool.iter().copied(), &mut self.rng) else { break };
+            pool.retain(|id| *id != peer);
+            self.joining.asked.insert(peer, None);
+            self.send(peer, Message::SnapshotRequest.into());
+        }
+        self.joining.deadline = Some(self.now + SNAPSHOT_DEADLINE);
+    }
+
+    pub(super) fn snapshot_replied(&mut self, peer: NodeId, reply: SnapshotReply, slab: Vec<u8>) {
+        if self.joining.asked.get(&peer).is_none_or(Option::is_some) {
+            // Too late, or nobody asked.
+            return;
+        }
+        let Some(age) = reply.age else {
+            self.joining.asked.remove(&peer);
+            return self.run_joining();
+        };
+        let absolute = !Self::needs_reference(reply.codec);
+        match self.read_model(reply.codec, None, slab).filter(|_| absolute) {
+            Some(model) => {
+                self.joining.asked.insert(peer, Some((age, model)));
+            }
+            None => {
+                self.joining.asked.remove(&peer);
+                self.fault(peer, Rejection::BadModel);
+            }
+        }
+        self.run_joining();
+    }
+
+    fn collect_snapshots(&mut self) {
+        let waiting = self.joining.asked.values().any(Option::is_none);
+        let over = self.joining.deadline.is_some_and(|deadline| self.now >= deadline);
+        if waiting && !over {
+            return;
+        }
+        self.joining.deadline = None;
+        let given: Vec<(f64, Encoded)> =
+            core::mem::take(&mut self.joining.asked).into_values().flatten().collect();
+        let mut ages: Vec<f64> = given.iter().map(|(age, _)| *age).collect();
+        ages.sort_unstable_by(f64::total_cmp);
+        let Some(age) = ages.get(ages.len() / 2).copied() else {
+            self.joining.settle_at = Some(self.now + RETRY);
+            return;
+        };
+        self.joining.adopting = true;
+        let snapshots = given.into_iter().map(|(_, model)| model).collect();
+        self.compute(Job::Adopt { snapshots }, Pending::Adopt { age });
+    }
+
+    pub(super) fn adopted(&mut self, age: f64, done: &Done) {
+        self.joining.adopting = false;
+        match done {
+            Done::Adopted(used) if *used > 0 => {
+                self.standing.age = age;
+                self.standing.met = true;
+                self.begin_training(*used);
+            }
+            _ => self.joining.settle_at = Some(self.now + RETRY),
+        }
+    }
+
+    fn begin_training(&mut self, snapshots: usize) {
+        self.joining = Joining::default();
+        self.stage = Stage::Idle;
+        self.phase = if self.finished() { Phase::Done } else { Phase::Train };
+        let (age, peers) = (self.standing.age, self.peers());
+        self.event(Event::MeshJoined { age, snapshots, peers });
+        // Nobody asks a node that does not answer: tell them that we do from now on.
+        self.beat();
+    }
+}

@@ -1,0 +1,421 @@
+//! Links to other nodes: who is let in, what each said last, what it may still ask.
+
+use core::time::Duration;
+
+use rand::RngExt;
+use starling_learning::compress::Codec;
+use starling_protocol::admission;
+use starling_protocol::bucket::Bucket;
+use starling_protocol::envelope::{Address, Frame, Verified};
+use starling_protocol::fault::{Denial, Rejection, Severity};
+use starling_protocol::id::NodeId;
+use starling_protocol::limits::{
+    BEAT_INTERVAL, COOLDOWN_MAX, HELLO_DEADLINE, HINTS_MAX, LINKS_MAX, QUARANTINE_ROUNDS,
+    SCORES_MAX, TICKETS_COUNTED_MAX, VIEW_MAX,
+};
+use starling_protocol::message::{self, Beat, Hello, Hint, Join, Message, Welcome};
+use starling_protocol::ticket::{Terms, Ticket, TicketError};
+use starling_protocol::time::Time;
+use starling_protocol::version;
+use starling_protocol::view::choose;
+
+use super::standing::TicketUse;
+use super::{Node, Output, Phase};
+use crate::event::Event;
+use crate::spec::Membership;
+
+/// Frames a peer may send in a burst, and per second: an unpaced node sends a few hundred.
+const FRAMES_BURST: f64 = 4000.0;
+const FRAMES_PER_SECOND: f64 = 2000.0;
+/// Exchanges a peer may ask for in a burst: twice an honest peer's share.
+const EXCHANGES_BURST: f64 = 2.0;
+
+/// One linked node.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    since: Time,
+    /// The peer's boot count, once its Hello was accepted.
+    epoch: Option<u64>,
+    pub(super) standing: message::Standing,
+    pub(super) exchanges: Bucket,
+    pub(super) refilled: Time,
+    frames: Bucket,
+    frames_refilled: Time,
+    pub(super) failures: u32,
+    pub(super) cooldown_until: Time,
+    /// The last sixteen merges, one bit each: set if the gate rejected it.
+    rejects: u16,
+    merges: u32,
+    pub(super) quarantine_until: u64,
+}
+
+impl Link {
+    fn new(now: Time) -> Self {
+        Self {
+            since: now,
+            epoch: None,
+            standing: message::Standing::default(),
+            exchanges: Bucket::full(EXCHANGES_BURST),
+            refilled: now,
+            frames: Bucket::full(FRAMES_BURST),
+            frames_refilled: now,
+            failures: 0,
+            cooldown_until: Time::ZERO,
+            rejects: 0,
+            merges: 0,
+            quarantine_until: 0,
+        }
+    }
+
+    pub(super) fn admitted(&self) -> bool {
+        self.epoch.is_some()
+    }
+
+    pub(super) fn hello_deadline(&self) -> Option<Time> {
+        (!self.admitted()).then(|| self.since + HELLO_DEADLINE)
+    }
+
+    fn takes_frame(&mut self, now: Time) -> bool {
+        let elapsed = now.since(self.frames_refilled).as_secs_f64();
+        self.frames_refilled = now;
+        self.frames.refill(elapsed * FRAMES_PER_SECOND);
+        self.frames.take()
+    }
+
+    /// Remembers a merge; true if the peer has just earned a quarantine: more than eight of the
+    /// last sixteen rejected, and fewer than two accepted.
+    pub(super) fn observe_merge(&mut self, rejected: bool, round: u64) -> bool {
+        self.rejects = self.rejects << 1 | u16::from(rejected);
+        self.merges = self.merges.saturating_add(1);
+        let rejects = self.rejects.count_ones();
+        let accepts = self.merges.min(16) - rejects;
+        let earned = rejects > 8 && accepts < 2 && round >= self.quarantine_until;
+        if earned {
+            self.quarantine_until = round + QUARANTINE_ROUNDS;
+            (self.rejects, self.merges) = (0, 0);
+        }
+        earned
+    }
+}
+
+impl Node {
+    pub(super) fn link_up(&mut self, peer: NodeId) {
+        if peer == self.me || self.links.contains_key(&peer) {
+            return;
+        }
+        let denial = if self.scores.is_banned(peer, self.now) {
+            Some(Denial::Banned)
+        } else if self.links.len() >= LINKS_MAX {
+            Some(Denial::Full)
+        } else {
+            None
+        };
+        if let Some(denial) = denial {
+            self.deny(peer, denial);
+            return;
+        }
+        self.links.insert(peer, Link::new(self.now));
+        let hello = Hello {
+            version_min: version::MIN,
+            version_max: version::MAX,
+            codecs: Codec::ALL.iter().fold(0, |bits, codec| bits | 1 << *codec as u32),
+            standing: self.public_standing(),
+            chain: self.chain.clone(),
+            addresses: self.addresses.clone(),
+        };
+        self.send(peer, Message::Hello(hello).into());
+    }
+
+    pub(super) fn link_down(&mut self, peer: NodeId, reason: &str) {
+        let Some(link) = self.links.remove(&peer) else { return };
+        if link.admitted() {
+            let (peer, reason, peers) = (peer.to_string(), reason.to_owned(), self.peers());
+            self.event(Event::PeerDisconnected { peer, reason, peers });
+        }
+        self.partner_lost(peer, "disconnected");
+        self.joining.lost(peer);
+    }
+
+    fn disconnect(&mut self, peer: NodeId, reason: &str) {
+        self.link_down(peer, reason);
+        self.outputs.push(Output::Disconnect(peer));
+    }
+
+    fn deny(&mut self, peer: NodeId, denial: Denial) {
+        self.send(peer, Message::Denied(denial).into());
+        self.event(Event::PeerDenied { peer: peer.to_string(), reason: denial.name().to_owned() });
+        self.disconnect(peer, denial.name());
+    }
+
+    pub(super) fn public_standing(&self) -> message::Standing {
+        message::Standing {
+            age: self.standing.age,
+            round: self.standing.round,
+            answers: matches!(self.phase, Phase::Train | Phase::Done),
+            step_ns: self.counters.step_ns,
+        }
+    }
+
+    /// Addresses and queues one frame.
+    pub(super) fn send(&mut self, peer: NodeId, frame: Frame) {
+        let opens = frame.message.kind().opens_a_link();
+        let epoch = self.links.get(&peer).and_then(|link| link.epoch).filter(|_| !opens);
+        self.sequence += 1;
+        let address = Address {
+            sender: self.me,
+            recipient: peer,
+            epoch: self.epoch,
+            sequence: self.sequence,
+            recipient_epoch: epoch.unwrap_or(0),
+        };
+        self.counters.sent_bytes += frame.wire_bytes() as u64;
+        self.counters.payload_sent_bytes += frame.slab.len() as u64;
+        self.counters.messages_sent += 1;
+        self.outputs.push(Output::Send(address, frame));
+    }
+
+    pub(super) fn received(&mut self, verified: Verified) {
+        let Verified { address, frame } = verified;
+        let peer = address.sender;
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if self.phase == Phase::Leaving {
+            return;
+        }
+        self.counters.received_bytes += frame.wire_bytes() as u64;
+        if !link.takes_frame(self.now) {
+            return self.fault(peer, Rejection::Flood);
+        }
+        let stale = link.epoch.is_some_and(|epoch| epoch != address.epoch);
+        let window = self.windows.entry(peer).or_default();
+        let taken = window.take(address.epoch, address.sequence);
+        self.forget_windows(peer);
+        if stale || taken.is_err() {
+            return self.fault(peer, Rejection::Replay);
+        }
+        let admitted = self.links.get(&peer).is_some_and(Link::admitted);
+        match frame.message {
+            Message::Hello(hello) if !admitted => self.hello(peer, address.epoch, hello),
+            Message::Denied(denial) => self.denied(peer, denial),
+            Message::Join(join) => self.join(peer, address.epoch, &join),
+            Message::Beat(beat) if admitted => self.take_beat(peer, beat),
+            Message::Bye if admitted => self.disconnect(peer, "left"),
+            Message::ExchangeRequest(request) if admitted => {
+                self.exchange_requested(peer, &request, frame.slab);
+            }
+            Message::ExchangeReply(reply) if admitted => {
+                self.exchange_replied(peer, &reply, frame.slab);
+            }
+            Message::CrossScore(score) if admitted => self.cross_scored(score),
+            Message::SnapshotRequest if admitted => self.snapshot_requested(peer),
+            Message::SnapshotReply(reply) if admitted => {
+                self.snapshot_replied(peer, reply, frame.slab);
+            }
+            _ => self.fault(peer, Rejection::Unexpected),
+        }
+    }
+
+    /// Keeps one window per peer seen, up to a bound; linked peers keep theirs.
+    fn forget_windows(&mut self, newest: NodeId) {
+        if self.windows.len() > SCORES_MAX {
+            let idle = self.windows.keys().copied();
+            let mut idle = idle.filter(|id| *id != newest && !self.links.contains_key(id));
+            if let Some(peer) = idle.next() {
+                self.windows.remove(&peer);
+            }
+        }
+    }
+
+    /// Counts what a peer did wrong, and cuts it off if that was too much.
+    pub(super) fn fault(&mut self, peer: NodeId, rejection: Rejection) {
+        let (name, reason) = (peer.to_string(), rejection.name().to_owned());
+        self.counters.frames_rejected += 1;
+        self.event(Event::FrameRejected { peer: name.clone(), reason: reason.clone() });
+        if self.scores.count(peer, rejection.severity(), self.now) {
+            self.counters.bans += 1;
+            self.event(Event::PeerBanned { peer: name, reason });
+            self.view.drop_member(peer);
+        }
+        if rejection.severity() == Severity::Fatal || self.scores.is_banned(peer, self.now) {
+            self.disconnect(peer, rejection.name());
+        }
+    }
+
+    fn hello(&mut self, peer: NodeId, epoch: u64, hello: Hello) {
+        if version::negotiate(hello.version_min, hello.version_max).is_none() {
+            return self.deny(peer, Denial::Version);
+        }
+        let root = self.network.spec.root;
+        if self.network.spec.membership == Membership::Invite {
+            let checked = admission::check_chain(self.network.id, root, &hello.chain, peer);
+            if let Err(denial) = checked {
+                // A stranger may hold a ticket: it says so next, or runs into the deadline.
+                if !(denial == Denial::NotMember && hello.chain.is_empty()) {
+                    self.deny(peer, denial);
+                }
+                return;
+            }
+        }
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.epoch = Some(epoch);
+        link.standing = hello.standing;
+        let hint = Hint { id: peer, addresses: hello.addresses };
+        self.view.learn(&hint, false, &mut self.rng);
+        self.view.reached(peer);
+        self.fill_view();
+        let (age, peers) = (hello.standing.age, self.peers());
+        self.event(Event::PeerConnected { peer: peer.to_string(), age, peers });
+        self.send_beat(peer);
+    }
+
+    fn denied(&mut self, peer: NodeId, denial: Denial) {
+        let reason = denial.name().to_owned();
+        self.event(Event::PeerRefusedUs { peer: peer.to_string(), reason });
+        self.view.drop_member(peer);
+        self.disconnect(peer, "denied");
+    }
+
+    /// Admits a ticket holder: gives it a chain through us, and the specification.
+    fn join(&mut self, peer: NodeId, epoch: u64, join: &Join) {
+        let used = match Ticket::parse(&join.ticket) {
+            Err(_) => return self.deny(peer, Denial::InvalidTicket),
+            Ok(ticket) => self.count_ticket(&ticket),
+        };
+        let chain = used.and_then(|uses_left| {
+            admission::extend_chain(&self.key, self.network.id, &self.chain, peer)
+                .map(|chain| (uses_left, chain))
+        });
+        let (uses_left, chain) = match chain {
+            Ok(granted) => granted,
+            Err(denial) => return self.deny(peer, denial),
+        };
+        let mut hints = self.view.hints(HINTS_MAX, |id| id != peer, &mut self.rng);
+        hints.push(Hint { id: self.me, addresses: self.addresses.clone() });
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.epoch = Some(epoch);
+        }
+        let slab = self.network.canonical.clone();
+        self.send(peer, Frame { message: Message::Welcome(Welcome { chain, hints }), slab });
+        self.event(Event::PeerAdmitted { peer: peer.to_string(), uses_left });
+        // It is no partner yet: it will come back with a Hello of its own.
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.epoch = None;
+        }
+    }
+
+    /// Takes one use of a ticket; how many are left.
+    fn count_ticket(&mut self, ticket: &Ticket) -> Result<u32, Denial> {
+        let (nonce, tickets) = (ticket.terms.nonce, &mut self.standing.tickets);
+        let known = tickets.iter().position(|entry| entry.nonce == nonce);
+        let used = known.and_then(|at| tickets.get(at)).map_or(0, |entry| entry.used);
+        ticket.admits(self.network.id, self.network.spec.root, self.unix, used)?;
+        if let Some(at) = known {
+            tickets.remove(at);
+        } else if tickets.len() >= TICKETS_COUNTED_MAX {
+            tickets.remove(0);
+        }
+        tickets.push(TicketUse { nonce, used: used + 1 });
+        Ok(ticket.terms.uses - used - 1)
+    }
+
+    /// A ticket for `uses` nodes until `not_after` (Unix seconds).
+    ///
+    /// # Errors
+    /// If it would be too long.
+    pub fn invite(
+        &self,
+        uses: u32,
+        not_after: u64,
+        nonce: [u8; 16],
+        addresses: Vec<String>,
+    ) -> Result<String, TicketError> {
+        let terms = Terms {
+            network: self.network.id,
+            root: self.network.spec.root,
+            inviter: self.me,
+            chain: self.chain.clone(),
+            contacts: vec![Hint { id: self.me, addresses }],
+            nonce,
+            not_after,
+            uses,
+        };
+        Ticket::sign(&self.key, terms)?.to_text()
+    }
+
+    fn take_beat(&mut self, peer: NodeId, beat: Beat) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.standing = beat.standing;
+        }
+        for hint in beat.hints.iter().filter(|hint| hint.id != self.me) {
+            self.view.learn(hint, false, &mut self.rng);
+        }
+        self.fill_view();
+    }
+
+    pub(super) fn beat(&mut self) {
+        let jitter = self.rng.random_range(0.8..1.2);
+        self.next_beat = self.now + BEAT_INTERVAL.mul_f64(jitter);
+        self.view.give_up_on_unreachable(|id| self.links.contains_key(&id));
+        self.fill_view();
+        self.drop_surplus_link();
+        let peers: Vec<NodeId> =
+            self.links.iter().filter(|(_, link)| link.admitted()).map(|(id, _)| *id).collect();
+        for peer in peers {
+            self.send_beat(peer);
+        }
+    }
+
+    fn send_beat(&mut self, peer: NodeId) {
+        let hints = self.view.hints(HINTS_MAX, |id| id != peer, &mut self.rng);
+        let standing = self.public_standing();
+        self.send(peer, Message::Beat(Beat { standing, hints }).into());
+    }
+
+    pub(super) fn fill_view(&mut self) {
+        let (links, scores, now, me) = (&self.links, &self.scores, self.now, self.me);
+        self.view.fill(
+            |id| links.contains_key(&id),
+            |id| id != me && !scores.is_banned(id, now),
+            &mut self.rng,
+        );
+    }
+
+    /// Rotation leaves links that nobody draws from; beyond two views' worth one is closed at each
+    /// beat, so that joiners find a free one.
+    fn drop_surplus_link(&mut self) {
+        if self.links.len() <= 2 * VIEW_MAX {
+            return;
+        }
+        let surplus = self.links.keys().copied().filter(|id| !self.view.contains(*id));
+        if let Some(peer) = choose(surplus, &mut self.rng) {
+            self.send(peer, Message::Bye.into());
+            self.disconnect(peer, "surplus");
+        }
+    }
+
+    pub(super) fn drop_silent_links(&mut self) {
+        let late = |link: &Link| link.hello_deadline().is_some_and(|at| self.now >= at);
+        let silent: Vec<NodeId> =
+            self.links.iter().filter(|(_, link)| late(link)).map(|(id, _)| *id).collect();
+        for peer in silent {
+            self.deny(peer, Denial::NotMember);
+        }
+    }
+
+    pub(super) fn dial(&mut self) {
+        let links = &self.links;
+        let due = self.view.due_for_dial(self.now, |id| links.contains_key(&id), &mut self.rng);
+        self.outputs.extend(due.into_iter().map(Output::Dial));
+    }
+
+    /// Leaves a failing partner alone for a while.
+    pub(super) fn cool_down(&mut self, peer: NodeId) {
+        let jitter = self.rng.random_range(0.5..1.5);
+        let now = self.now;
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.failures = link.failures.saturating_add(1);
+            let seconds = 2_f64.powi(link.failures.min(10).cast_signed());
+            let span = Duration::from_secs_f64(seconds * jitter).min(COOLDOWN_MAX);
+            link.cooldown_until = now + span;
+        }
+    }
+}

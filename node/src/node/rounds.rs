@@ -1,0 +1,441 @@
+//! A node's own rounds: train, exchange with one partner, finish, pause.
+
+use core::time::Duration;
+
+use starling_learning::compress::Codec;
+use starling_protocol::envelope::Frame;
+use starling_protocol::fault::Rejection;
+use starling_protocol::gate::merge_weight;
+use starling_protocol::id::NodeId;
+use starling_protocol::message::{ExchangeOutcome, ExchangeReply, ExchangeRequest, Message};
+use starling_protocol::time::Time;
+use starling_protocol::view::choose;
+
+use super::{Node, Pending, Phase};
+use crate::event::Event;
+use crate::jobs::{Done, Encoded, Job, Merge, MergeTerms};
+
+/// Rounds without any exchange after which a node counts as isolated.
+const ISOLATED_ROUNDS: u64 = 5;
+/// Share of its life that a founder may train before anyone else is there.
+const ALONE_SHARE: f64 = 0.05;
+/// The same in networks without an end, local steps.
+const ALONE_STEPS: f64 = 1000.0;
+/// Between two `round.completed` lines.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Totals of one boot, and what the last round measured.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Bytes of frames sent.
+    pub sent_bytes: u64,
+    /// Bytes of frames received.
+    pub received_bytes: u64,
+    /// Model bytes sent.
+    pub payload_sent_bytes: u64,
+    /// Frames sent.
+    pub messages_sent: u64,
+    /// Merges taken.
+    pub accepted: u64,
+    /// Merges that the gate rejected.
+    pub rejected: u64,
+    /// Own exchanges that came to nothing.
+    pub failed: u64,
+    /// Exchanges answered.
+    pub answered: u64,
+    /// Frames refused.
+    pub frames_rejected: u64,
+    /// Peers banned.
+    pub bans: u64,
+    /// Rounds of this boot.
+    pub rounds: u64,
+    /// Mean loss of the last round.
+    pub loss: f64,
+    /// Length of the last local update.
+    pub update_norm: f64,
+    /// Length of the parameters.
+    pub norm: f64,
+    /// Duration of a local step.
+    pub step_ns: u64,
+    /// Duration of the last round.
+    pub round_time: Duration,
+    reported_rounds: u64,
+    reported_at: Time,
+    round_begun: Time,
+    silent_rounds: u64,
+    rejected_in_a_row: u32,
+    last_partner: Option<NodeId>,
+    waiting_reported: bool,
+    isolated: bool,
+}
+
+/// Where the round stands.
+#[derive(Clone, Debug)]
+pub(super) enum Stage {
+    Idle,
+    Training {
+        begun: Time,
+    },
+    Encoding {
+        peer: NodeId,
+        second: bool,
+    },
+    Waiting {
+        peer: NodeId,
+        exchange: u64,
+        sent: Time,
+        deadline: Time,
+        second: bool,
+    },
+    Absorbing {
+        peer: NodeId,
+        age: f64,
+        weight: f64,
+        threshold: f64,
+    },
+    /// The partner asked at the same time and its request won: ours is void, theirs is answered.
+    Crossing,
+    Finishing,
+    Pausing {
+        until: Time,
+    },
+}
+
+impl Stage {
+    pub(super) fn wakeup(&self) -> Option<Time> {
+        match self {
+            Self::Waiting { deadline, .. } => Some(*deadline),
+            Self::Pausing { until } => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// Whether an exchange of our own is open.
+    pub(super) fn exchanging(&self) -> bool {
+        matches!(
+            self,
+            Self::Encoding { .. } | Self::Waiting { .. } | Self::Absorbing { .. } | Self::Crossing
+        )
+    }
+}
+
+impl Node {
+    pub(super) fn run_round(&mut self) {
+        if self.phase != Phase::Train {
+            return;
+        }
+        match self.stage {
+            Stage::Idle => self.begin_round(),
+            Stage::Pausing { until } if self.now >= until => self.begin_round(),
+            Stage::Waiting { peer, deadline, .. } if self.now >= deadline => {
+                self.forget_reference(peer);
+                self.cool_down(peer);
+                self.partner_lost(peer, "timeout");
+            }
+            _ => {}
+        }
+    }
+
+    fn begin_round(&mut self) {
+        self.stage = Stage::Idle;
+        if let Some((wanted, reason)) = self.reason_to_wait() {
+            if !self.counters.waiting_reported {
+                self.counters.waiting_reported = true;
+                let (peers, reason) = (self.peers(), reason.to_owned());
+                self.event(Event::MeshWaiting { peers, wanted, reason });
+            }
+            return;
+        }
+        self.counters.waiting_reported = false;
+        self.counters.round_begun = self.now;
+        if self.counters.silent_rounds >= ISOLATED_ROUNDS && self.peers() > 0 {
+            // Nobody answers: hold the model, keep asking.
+            self.counters.silent_rounds += 1;
+            return self.begin_exchange(None, false);
+        }
+        self.stage = Stage::Training { begun: self.now };
+        let steps = self.settings.steps_per_round;
+        self.compute(Job::Train { steps, age: self.standing.age }, Pending::Round);
+    }
+
+    /// A node alone drifts towards its own data, so it holds: before the start until enough peers
+    /// are there, a founder after a short while, anyone else once everybody is gone.
+    fn reason_to_wait(&self) -> Option<(usize, &'static str)> {
+        let peers = self.peers();
+        if !self.standing.met {
+            let wanted = self.settings.start_peers;
+            if peers < wanted {
+                return Some((wanted, "not enough peers to start"));
+            }
+            let limit =
+                self.network.spec.training.age_max.map_or(ALONE_STEPS, |age| age * ALONE_SHARE);
+            return (peers == 0 && self.standing.age >= limit).then_some((1, "alone so far"));
+        }
+        let silent = self.counters.silent_rounds >= ISOLATED_ROUNDS;
+        (peers == 0 && silent).then_some((1, "all peers are gone"))
+    }
+
+    pub(super) fn round_job_done(&mut self, done: Done) {
+        if self.phase != Phase::Train {
+            return;
+        }
+        match (self.stage.clone(), done) {
+            (Stage::Training { begun }, Done::Trained { steps, loss, update_norm }) => {
+                self.trained(begun, steps, loss, update_norm);
+            }
+            (Stage::Encoding { peer, second }, Done::Encoded(own)) => {
+                self.request(peer, second, own);
+            }
+            (Stage::Absorbing { peer, age, weight, threshold }, Done::Absorbed(merge)) => {
+                self.distances.observe(merge.distance, threshold);
+                self.ages.observe(age);
+                let in_a_row = &mut self.counters.rejected_in_a_row;
+                *in_a_row = if merge.accepted { 0 } else { *in_a_row + 1 };
+                self.merged(peer, age - self.standing.age, weight, threshold, &merge);
+                self.finish_round();
+            }
+            (Stage::Absorbing { peer, .. }, Done::BadModel) => {
+                self.fault(peer, Rejection::BadModel);
+                self.finish_round();
+            }
+            (Stage::Finishing, Done::Finished { norm, diverged }) => {
+                self.round_finished(norm, diverged);
+            }
+            _ => {}
+        }
+    }
+
+    fn trained(&mut self, begun: Time, steps: u32, loss: f64, update_norm: f64) {
+        let counters = &mut self.counters;
+        counters.loss = loss;
+        counters.update_norm = update_norm;
+        let elapsed = self.now.since(begun).as_nanos() / u128::from(steps.max(1));
+        counters.step_ns = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        counters.rounds += 1;
+        counters.silent_rounds += 1;
+        self.standing.round += 1;
+        self.standing.steps += u64::from(steps);
+        // Lineage does not age in isolation, or a fast island would replace the flock.
+        if self.peers() > 0 || !self.standing.met {
+            self.standing.age += f64::from(steps);
+        }
+        self.begin_exchange(None, false);
+    }
+
+    fn begin_exchange(&mut self, refused_by: Option<NodeId>, second: bool) {
+        let Some(peer) = self.draw_partner(refused_by) else { return self.finish_round() };
+        self.counters.last_partner = Some(peer);
+        self.stage = Stage::Encoding { peer, second };
+        self.compute(Job::Encode { peer, absolute: false }, Pending::Round);
+    }
+
+    fn draw_partner(&mut self, refused_by: Option<NodeId>) -> Option<NodeId> {
+        self.view.rotate(&mut self.rng);
+        self.fill_view();
+        let fit = |id: &NodeId| {
+            self.links.get(id).is_some_and(|link| {
+                link.admitted()
+                    && link.standing.answers
+                    && self.now >= link.cooldown_until
+                    && self.standing.round >= link.quarantine_until
+            })
+        };
+        let mut pool: Vec<NodeId> =
+            self.view.members().filter(|id| fit(id) && Some(*id) != refused_by).collect();
+        if pool.len() > 2 {
+            pool.retain(|id| Some(*id) != self.counters.last_partner);
+        }
+        choose(pool.into_iter(), &mut self.rng)
+    }
+
+    fn request(&mut self, peer: NodeId, second: bool, own: Encoded) {
+        let Some(link) = self.links.get(&peer) else { return self.finish_round() };
+        let wait = self.latency.timeout(Duration::from_nanos(link.standing.step_ns));
+        let exchange = self.next_exchange;
+        self.next_exchange += 1;
+        let (sent, deadline) = (self.now, self.now + wait);
+        self.stage = Stage::Waiting { peer, exchange, sent, deadline, second };
+        let (age, codec, base) = (self.standing.age, own.codec as u8, own.base);
+        let message = Message::ExchangeRequest(ExchangeRequest { exchange, age, codec, base });
+        self.send(peer, Frame { message, slab: own.slab });
+    }
+
+    pub(super) fn exchange_replied(&mut self, peer: NodeId, reply: &ExchangeReply, slab: Vec<u8>) {
+        if reply.exchange >= self.next_exchange {
+            return self.fault(peer, Rejection::Unexpected);
+        }
+        let Stage::Waiting { peer: partner, exchange, sent, second, .. } = self.stage else {
+            return;
+        };
+        // A reply to an exchange that was given up is dropped: merged late it does harm.
+        if partner != peer || exchange != reply.exchange {
+            return;
+        }
+        match reply.outcome {
+            ExchangeOutcome::Model { age, codec } => {
+                self.latency.observe(self.now.since(sent));
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.failures = 0;
+                    link.standing.age = age;
+                }
+                let Some(reply) = self.read_model(codec, None, slab) else {
+                    self.fault(peer, Rejection::BadModel);
+                    return self.finish_round();
+                };
+                let (age, terms) = self.terms(age, self.counters.rejected_in_a_row >= 1);
+                let MergeTerms { threshold, weight, .. } = terms;
+                self.stage = Stage::Absorbing { peer, age, weight, threshold };
+                self.compute(Job::Absorb { peer, reply, terms }, Pending::Round);
+            }
+            ExchangeOutcome::Busy | ExchangeOutcome::RateLimited if !second => {
+                self.begin_exchange(Some(peer), true);
+            }
+            ExchangeOutcome::BaseMismatch => {
+                self.forget_reference(peer);
+                self.stage = Stage::Encoding { peer, second: true };
+                self.compute(Job::Encode { peer, absolute: true }, Pending::Round);
+            }
+            ExchangeOutcome::Busy | ExchangeOutcome::RateLimited => {
+                self.partner_lost(peer, "busy");
+            }
+            ExchangeOutcome::Refused => {
+                self.cool_down(peer);
+                self.partner_lost(peer, "refused");
+            }
+        }
+    }
+
+    /// What a claimed age is taken for, and the terms that follow.
+    pub(super) fn terms(&self, claim: f64, recover: bool) -> (f64, MergeTerms) {
+        let rule = &self.settings.rule;
+        let age = self.ages.believe(claim, self.standing.age);
+        let weight = if rule.ages { merge_weight(self.standing.age, age) } else { 0.5 };
+        let threshold = self.distances.threshold(self.counters.update_norm);
+        (age, MergeTerms { threshold, weight, recover })
+    }
+
+    /// Books a merge, whoever asked for it, with a model `older` steps older than ours.
+    pub(super) fn merged(
+        &mut self,
+        peer: NodeId,
+        older: f64,
+        weight: f64,
+        threshold: f64,
+        merge: &Merge,
+    ) {
+        self.standing.met = true;
+        self.counters.silent_rounds = 0;
+        if core::mem::take(&mut self.counters.isolated) {
+            let (age, peers) = (self.standing.age, self.peers());
+            self.event(Event::MeshJoined { age, snapshots: 0, peers });
+        }
+        let round = self.standing.round;
+        let quarantined = self
+            .links
+            .get_mut(&peer)
+            .is_some_and(|link| link.observe_merge(!merge.accepted, round));
+        if merge.accepted {
+            self.counters.accepted += 1;
+            self.standing.age = (self.standing.age + weight * merge.trusted * older).max(0.0);
+            return;
+        }
+        self.counters.rejected += 1;
+        let (name, reason) = (peer.to_string(), "distance".to_owned());
+        let distance = merge.distance;
+        self.event(Event::UpdateRejected { peer: name.clone(), reason, distance, threshold });
+        if quarantined {
+            let rounds = starling_protocol::limits::QUARANTINE_ROUNDS;
+            self.event(Event::PeerQuarantined { peer: name, rounds });
+        }
+    }
+
+    /// The partner of the open exchange will not answer: the round goes on without it.
+    pub(super) fn partner_lost(&mut self, peer: NodeId, reason: &str) {
+        let partner = match self.stage {
+            Stage::Waiting { peer, .. } => peer,
+            _ => return,
+        };
+        if partner == peer {
+            self.counters.failed += 1;
+            self.event(Event::ExchangeFailed { peer: peer.to_string(), reason: reason.to_owned() });
+            self.finish_round();
+        }
+    }
+
+    pub(super) fn finish_round(&mut self) {
+        self.stage = Stage::Finishing;
+        self.compute(Job::Finish, Pending::Round);
+    }
+
+    fn round_finished(&mut self, norm: f64, diverged: bool) {
+        let counters = &mut self.counters;
+        counters.norm = norm;
+        counters.round_time = self.now.since(counters.round_begun);
+        let round = self.standing.round;
+        if diverged {
+            self.event(Event::TrainDiverged { round });
+        }
+        let share = 2.0 / self.view.members().count().max(1) as f64;
+        for link in self.links.values_mut() {
+            link.exchanges.refill(share);
+        }
+        if self.counters.silent_rounds >= ISOLATED_ROUNDS
+            && self.standing.met
+            && !self.counters.isolated
+        {
+            self.counters.isolated = true;
+            let reason = if self.peers() == 0 { "no peers" } else { "no peer answers" };
+            let rounds = self.counters.silent_rounds;
+            self.event(Event::MeshIsolated { rounds, reason: reason.to_owned() });
+        }
+        let finished = self.finished();
+        if finished || self.now.since(self.counters.reported_at) >= REPORT_INTERVAL {
+            self.report_rounds();
+        }
+        if finished {
+            self.phase = Phase::Done;
+            self.stage = Stage::Idle;
+            self.event(Event::TrainingCompleted { age: self.standing.age, round });
+            self.checkpoint();
+            return;
+        }
+        let training = Duration::from_nanos(self.counters.step_ns) * self.settings.steps_per_round;
+        let period = self.settings.round_period.max(self.exchange_time() * 4).max(training);
+        self.stage = Stage::Pausing { until: self.counters.round_begun + period };
+        self.run_round();
+    }
+
+    fn report_rounds(&mut self) {
+        let consensus = self.distances.spread().filter(|_| self.counters.norm > 0.0);
+        let cross_accuracy = self.cross_accuracy();
+        let peers = self.peers();
+        let rate = self.network.schedule().rate_at(self.standing.age);
+        let counters = &mut self.counters;
+        let rounds = counters.rounds - counters.reported_rounds;
+        counters.reported_rounds = counters.rounds;
+        counters.reported_at = self.now;
+        let event = Event::RoundCompleted {
+            round: self.standing.round,
+            rounds,
+            age: self.standing.age,
+            loss: counters.loss,
+            rate,
+            cross_accuracy,
+            consensus: consensus.map(|spread| spread / counters.norm),
+            peers,
+            accepted: counters.accepted,
+            rejected: counters.rejected,
+            failed: counters.failed,
+            sent_bytes: counters.sent_bytes,
+            received_bytes: counters.received_bytes,
+            payload_sent_bytes: counters.payload_sent_bytes,
+            duration_ms: counters.round_time.as_secs_f64() * 1e3,
+        };
+        self.event(event);
+    }
+
+    /// Whether `codec` needs a pair reference.
+    pub(super) fn needs_reference(codec: u8) -> bool {
+        Codec::from_byte(codec) == Some(Codec::Ref3)
+    }
+}

@@ -1,0 +1,328 @@
+//! The one owner of a node's weights. It does jobs and knows nothing of time or the network.
+
+use starling_learning::compress::Codec;
+use starling_learning::data::Shard;
+use starling_learning::eval::{Evaluation, evaluate};
+use starling_learning::mix::gate::{Verdict, judge};
+use starling_learning::mix::outer::Average;
+use starling_learning::mix::robust::coordinate_median;
+use starling_learning::mix::sketch::CollusionFilter;
+use starling_learning::mix::{add_scaled_difference, distance, norm};
+use starling_learning::model::{Model, Workspace};
+use starling_learning::optim::Schedule;
+use starling_learning::params::first_non_finite;
+use starling_learning::trainer::Trainer;
+use starling_protocol::id::{NetworkId, NodeId};
+
+use crate::checkpoint::{self, Vectors};
+use crate::jobs::{Done, Encoded, Job, Merge, MergeTerms};
+use crate::references::References;
+use crate::settings::{Rule, Settings};
+use crate::spec::Network;
+
+/// Peers whose direction the collusion filter remembers.
+const FILTER_PEERS_MAX: usize = 64;
+/// A mean loss beyond this many times the usual one means that training has diverged.
+const DIVERGED: f64 = 4.0;
+
+/// Weights, momentum, served average, references and the trainer.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    network: NetworkId,
+    model: Model,
+    absolute: Codec,
+    schedule: Schedule,
+    rule: Rule,
+    trainer: Trainer,
+    holdout: Shard,
+    score_rows: usize,
+    space: Workspace,
+    x: Vec<f32>,
+    anchor: Vec<f32>,
+    velocity: Vec<f32>,
+    served: Average,
+    /// `x` at the start of the round plus all merges since: what is left is the local update.
+    base: Vec<f32>,
+    update_norm: f64,
+    usual_loss: f64,
+    diverged: bool,
+    merged: bool,
+    idle_rounds: u32,
+    /// Our model as the partner of the open exchange decoded it.
+    sent: Vec<f32>,
+    references: References,
+    filter: CollusionFilter<NodeId>,
+}
+
+impl Replica {
+    /// A replica at the network's genesis that trains on `shard`. `secret` seeds the collusion
+    /// filter; it must not be known to peers.
+    #[must_use]
+    pub fn new(network: &Network, shard: &Shard, settings: &Settings, secret: u64) -> Self {
+        let (train, holdout) = shard.split_holdout(settings.seed);
+        let training = &network.spec.training;
+        let x = network.genesis();
+        Self {
+            network: network.id,
+            model: network.model.clone(),
+            absolute: network.absolute_codec(),
+            schedule: network.schedule(),
+            rule: settings.rule,
+            trainer: Trainer::new(
+                train,
+                training.batch as usize,
+                training.momentum as f32,
+                settings.seed,
+            ),
+            holdout,
+            score_rows: settings.score_rows,
+            space: Workspace::default(),
+            anchor: x.clone(),
+            velocity: vec![0.0; x.len()],
+            served: Average::of(&x, settings.rule.serve_decay),
+            base: x.clone(),
+            update_norm: 0.0,
+            usual_loss: (network.spec.model.classes as f64).ln(),
+            diverged: false,
+            merged: false,
+            idle_rounds: 0,
+            sent: Vec::new(),
+            references: References::new(settings.reference_bytes_max, x.len()),
+            filter: CollusionFilter::new(x.len(), FILTER_PEERS_MAX, secret),
+            x,
+        }
+    }
+
+    /// Goes on from a checkpoint.
+    pub fn restore(&mut self, vectors: Vectors) {
+        self.base.clone_from(&vectors.x);
+        self.x = vectors.x;
+        self.anchor = vectors.anchor;
+        self.velocity = vectors.velocity;
+        self.served = Average::of(&vectors.served, self.rule.serve_decay);
+    }
+
+    /// The working parameters.
+    #[must_use]
+    pub fn params(&self) -> &[f32] {
+        &self.x
+    }
+
+    /// The parameters that are served.
+    #[must_use]
+    pub fn served(&self) -> &[f32] {
+        self.served.values()
+    }
+
+    /// Length of the last round's local update.
+    #[must_use]
+    pub fn update_norm(&self) -> f64 {
+        self.update_norm
+    }
+
+    /// Scores the served parameters.
+    #[must_use]
+    pub fn evaluate(&mut self, shard: &Shard) -> Evaluation {
+        evaluate(&self.model, self.served.values(), shard, None, &mut self.space)
+    }
+
+    pub(crate) fn begin_round(&mut self) {
+        self.base.clone_from(&self.x);
+    }
+
+    /// One local step at `age`; its loss.
+    pub(crate) fn train_step(&mut self, age: f64) -> f64 {
+        let rate = self.schedule.rate_at(age);
+        self.trainer.step(&self.model, &mut self.x, rate, &mut self.space)
+    }
+
+    /// Takes the measure of the local update; the loss, or the usual one if training diverged.
+    pub(crate) fn end_training(&mut self, loss: f64) -> f64 {
+        let broken = first_non_finite(&self.x).is_some();
+        if broken || !loss.is_finite() || loss > DIVERGED * self.usual_loss.max(1.0) {
+            self.x.clone_from_slice(self.served.values());
+            self.anchor.clone_from(&self.x);
+            self.base.clone_from(&self.x);
+            self.velocity.fill(0.0);
+            self.diverged = true;
+            return self.usual_loss;
+        }
+        self.update_norm = distance(&self.x, &self.base);
+        self.usual_loss = 0.9 * self.usual_loss + 0.1 * loss;
+        loss
+    }
+
+    /// Does any job but training.
+    pub(crate) fn perform(&mut self, job: Job) -> Option<Done> {
+        Some(match job {
+            Job::Train { .. } => return None,
+            Job::Encode { peer, absolute } => Done::Encoded(self.encode(peer, absolute)),
+            Job::Absorb { peer, reply, terms } => self.absorb(peer, &reply, &terms),
+            Job::Answer { peer, request, terms, score } => {
+                self.answer(peer, &request, terms.as_ref(), score)
+            }
+            Job::Forget { peer } => {
+                self.references.forget(peer);
+                Done::Forgotten
+            }
+            Job::Finish => self.finish(),
+            Job::Snapshot { .. } => Done::Snapshot(self.snapshot()),
+            Job::Adopt { snapshots } => Done::Adopted(self.adopt(&snapshots)),
+            Job::Checkpoint { standing } => Done::Checkpoint(checkpoint::encode(
+                self.network,
+                &standing,
+                [&self.x, &self.anchor, &self.velocity, self.served.values()],
+            )),
+        })
+    }
+
+    fn encode(&mut self, peer: NodeId, absolute: bool) -> Encoded {
+        let reference = match self.rule.codec {
+            Codec::Ref3 if !absolute => self.references.get(peer),
+            _ => None,
+        };
+        let codec = match (self.rule.codec, reference) {
+            (Codec::Ref3, None) => self.absolute,
+            (codec, _) => codec,
+        };
+        let base = reference.map(|(_, hash)| hash);
+        let (slab, decoded) = write_relative(codec, &self.x, reference.map(|(values, _)| values));
+        self.sent = decoded;
+        Encoded { codec, base, slab }
+    }
+
+    fn absorb(&mut self, peer: NodeId, reply: &Encoded, terms: &MergeTerms) -> Done {
+        let sent = core::mem::take(&mut self.sent);
+        let Some(theirs) = read_relative(reply, self.x.len(), Some(&sent)) else {
+            return Done::BadModel;
+        };
+        self.references.remember(peer, &sent, &theirs);
+        Done::Absorbed(self.merge(peer, &theirs, &sent, terms))
+    }
+
+    fn answer(
+        &mut self,
+        peer: NodeId,
+        request: &Encoded,
+        terms: Option<&MergeTerms>,
+        score: bool,
+    ) -> Done {
+        let reference = match request.base {
+            None => None,
+            Some(hash) => match self.references.get(peer) {
+                Some((values, held)) if held == hash => Some(values),
+                _ => return Done::BaseMismatch,
+            },
+        };
+        let Some(theirs) = read_relative(request, self.x.len(), reference) else {
+            return Done::BadModel;
+        };
+        let (slab, ours) = write_relative(request.codec, &self.x, Some(&theirs));
+        self.references.remember(peer, &ours, &theirs);
+        let merge = terms.map(|terms| self.merge(peer, &theirs, &ours, terms));
+        let score = score.then(|| {
+            let rows = Some(self.score_rows);
+            let found = evaluate(&self.model, &theirs, &self.holdout, rows, &mut self.space);
+            (found.correct, found.total)
+        });
+        let reply = Encoded { codec: request.codec, base: None, slab };
+        Done::Answered { reply, merge, score, taken: 0 }
+    }
+
+    /// Moves `x` along `theirs - ours`, both as they were on the wire, so that the mean of the pair
+    /// stays what it was.
+    fn merge(&mut self, peer: NodeId, theirs: &[f32], ours: &[f32], terms: &MergeTerms) -> Merge {
+        let distance = distance(theirs, ours);
+        let verdict =
+            if self.rule.gate { judge(distance, terms.threshold) } else { Verdict::Accept(1.0) };
+        let Verdict::Accept(clip) = verdict else {
+            if terms.recover && distance.is_finite() {
+                let pull = 0.5 * (2.0 * terms.threshold / distance).min(1.0);
+                self.velocity.fill(0.0);
+                self.shift(theirs, ours, pull);
+                self.anchor.clone_from(&self.x);
+            }
+            return Merge { distance, accepted: false, trusted: 1.0 };
+        };
+        let trusted = if self.rule.filter { self.filter.observe(peer, theirs) } else { 1.0 };
+        self.shift(theirs, ours, terms.weight * clip * trusted);
+        self.merged = true;
+        Merge { distance, accepted: true, trusted }
+    }
+
+    fn shift(&mut self, theirs: &[f32], ours: &[f32], weight: f64) {
+        add_scaled_difference(&mut self.x, theirs, ours, weight as f32);
+        add_scaled_difference(&mut self.base, theirs, ours, weight as f32);
+    }
+
+    fn finish(&mut self) -> Done {
+        let merged = core::mem::take(&mut self.merged);
+        if !merged && self.idle_rounds < self.rule.idle_rounds_max {
+            self.idle_rounds += 1;
+        } else {
+            self.idle_rounds = 0;
+            if let Some(outer) = &self.rule.outer {
+                outer.step(&mut self.x, &mut self.anchor, &mut self.velocity, self.update_norm);
+            }
+        }
+        self.served.update(&self.x);
+        Done::Finished { norm: norm(&self.x), diverged: core::mem::take(&mut self.diverged) }
+    }
+
+    fn snapshot(&self) -> Encoded {
+        let (slab, _) = write_relative(self.absolute, self.served.values(), None);
+        Encoded { codec: self.absolute, base: None, slab }
+    }
+
+    fn adopt(&mut self, snapshots: &[Encoded]) -> usize {
+        let decoded: Vec<Vec<f32>> = snapshots
+            .iter()
+            .filter_map(|snapshot| read_relative(snapshot, self.x.len(), None))
+            .collect();
+        let models: Vec<&[f32]> = decoded.iter().map(Vec::as_slice).collect();
+        if let Some(median) = coordinate_median(&models) {
+            self.references.clear();
+            let velocity = vec![0.0; median.len()];
+            let (anchor, served) = (median.clone(), median.clone());
+            self.restore(Vectors { x: median, anchor, velocity, served });
+        }
+        models.len()
+    }
+}
+
+/// Encodes `values` relative to `reference`; also what the other end will decode.
+fn write_relative(codec: Codec, values: &[f32], reference: Option<&[f32]>) -> (Vec<u8>, Vec<f32>) {
+    let (mut slab, mut decoded) = (Vec::new(), Vec::new());
+    let difference: Vec<f32>;
+    let written = match reference {
+        Some(reference) => {
+            difference = values.iter().zip(reference).map(|(own, mid)| own - mid).collect();
+            &difference
+        }
+        None => values,
+    };
+    // Neither fails: training restores values that are no numbers, and the bytes are our own.
+    if codec.encode(written, &mut slab).is_ok()
+        && codec.decode(&slab, values.len(), &mut decoded).is_ok()
+    {
+        add_reference(&mut decoded, reference);
+    }
+    (slab, decoded)
+}
+
+/// Decodes a partner's model; none if it is not one of ours in shape, or not finite.
+fn read_relative(model: &Encoded, count: usize, reference: Option<&[f32]>) -> Option<Vec<f32>> {
+    let mut decoded = Vec::new();
+    model.codec.decode(&model.slab, count, &mut decoded).ok()?;
+    if reference.is_some_and(|reference| reference.len() != count) {
+        return None;
+    }
+    add_reference(&mut decoded, reference);
+    first_non_finite(&decoded).is_none().then_some(decoded)
+}
+
+fn add_reference(decoded: &mut [f32], reference: Option<&[f32]>) {
+    for (value, mid) in decoded.iter_mut().zip(reference.unwrap_or_default()) {
+        *value += mid;
+    }
+}

@@ -1,0 +1,218 @@
+//! Whole networks in one process: the production state machine and the production weights' owner
+//! of every node, under virtual time, on a virtual network that delays, loses and cuts as a
+//! scenario says.
+//!
+//! Every frame takes at least [`Scenario::delay_min`], so what happens in a window of that length at
+//! one node cannot reach another within it: windows are computed node by node, on as many threads
+//! as there are, and then the frames are handed over in a fixed order. A seed therefore gives one
+//! trace, whatever the number of threads.
+
+mod actor;
+mod scenario;
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use starling_learning::data::Shard;
+use starling_protocol::id::{Keypair, NodeId};
+use starling_protocol::limits::VIEW_MAX;
+use starling_protocol::message::Hint;
+use starling_protocol::time::Time;
+
+pub use self::scenario::{Churn, Partition, Scenario};
+
+use self::actor::{Actor, Parcel};
+use crate::spec::Network;
+
+/// Fewer active nodes than this in a window are not worth a second thread.
+const PARALLEL_FROM: usize = 6;
+
+/// What a simulated network came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Accuracy of each live node's served model on the common test rows.
+    pub accuracies: Vec<f64>,
+    /// Rounds per node.
+    pub rounds_mean: f64,
+    /// Root-mean-square distance of working models from their mean, by the mean's length.
+    pub consensus: f64,
+    /// Model bytes sent per node.
+    pub payload_bytes_mean: f64,
+    /// All bytes of frames sent per node.
+    pub wire_bytes_mean: f64,
+    /// Frames sent per node.
+    pub messages_mean: f64,
+    /// Merges taken and rejected, own exchanges failed, all nodes.
+    pub merges: (u64, u64, u64),
+    /// Bans of honest nodes by honest nodes.
+    pub honest_bans: u64,
+    /// Virtual time at the end.
+    pub virtual_time: Duration,
+    /// Hash of all inputs and outputs of all nodes.
+    pub trace: [u8; 32],
+}
+
+impl Report {
+    /// Mean accuracy.
+    #[must_use]
+    pub fn accuracy_mean(&self) -> f64 {
+        self.accuracies.iter().sum::<f64>() / self.accuracies.len().max(1) as f64
+    }
+
+    /// Accuracy of the worst node.
+    #[must_use]
+    pub fn accuracy_worst(&self) -> f64 {
+        self.accuracies.iter().copied().fold(1.0, f64::min)
+    }
+}
+
+/// Many nodes under virtual time.
+#[derive(Debug)]
+pub struct Simulation {
+    actors: Vec<Actor>,
+    window: Duration,
+    until: Time,
+    now: Time,
+}
+
+impl Simulation {
+    /// One node per shard. All know a few others, as if each had been invited by them.
+    #[must_use]
+    pub fn new(network: &Network, scenario: &Scenario, shards: Vec<Shard>) -> Self {
+        let count = shards.len();
+        let keys: Vec<Keypair> = (0..count).map(|index| actor::key(scenario.seed, index)).collect();
+        let ids: Arc<Vec<NodeId>> = Arc::new(keys.iter().map(Keypair::id).collect());
+        let scenario = Arc::new(scenario.clone());
+        let mut rng = ChaCha8Rng::seed_from_u64(scenario.seed);
+        let mut actors = Vec::with_capacity(count);
+        for (index, (key, shard)) in keys.into_iter().zip(shards).enumerate() {
+            let contacts = contacts(&ids, index, &mut rng);
+            let (ids, scenario) = (Arc::clone(&ids), Arc::clone(&scenario));
+            actors.push(Actor::new(network, scenario, ids, index, key, shard, contacts));
+        }
+        let until = Time::ZERO + scenario.duration_max;
+        Self { actors, window: scenario.delay_min(), until, now: Time::ZERO }
+    }
+
+    /// Runs until every live node has finished, or the scenario's time is over. `progress` is told
+    /// the virtual time now and then.
+    pub fn run(&mut self, mut progress: impl FnMut(Time, &Self)) {
+        let mut windows = 0_u64;
+        while let Some(begin) = self.actors.iter().filter_map(Actor::next_event).min() {
+            let over = self.actors.iter().any(Actor::finished)
+                && self.actors.iter().all(|actor| actor.finished() || !actor.is_live());
+            if begin > self.until || over {
+                break;
+            }
+            let end = begin + self.window;
+            self.run_window(end);
+            self.now = begin;
+            windows += 1;
+            if windows % 1024 == 0 {
+                progress(self.now, self);
+            }
+        }
+    }
+
+    fn run_window(&mut self, end: Time) {
+        let mut active: Vec<&mut Actor> =
+            self.actors.iter_mut().filter(|actor| actor.next_event() < Some(end)).collect();
+        active.retain(|actor| actor.next_event().is_some());
+        if active.len() < PARALLEL_FROM {
+            active.iter_mut().for_each(|actor| actor.run_until(end));
+        } else {
+            active.par_iter_mut().for_each(|actor| actor.run_until(end));
+        }
+        let mut parcels: Vec<Parcel> =
+            active.iter_mut().flat_map(|actor| actor.take_outbox()).collect();
+        parcels.sort_by_key(|parcel| (parcel.at, parcel.from, parcel.sequence));
+        for parcel in parcels {
+            if let Some(actor) = self.actors.get_mut(parcel.to) {
+                actor.deliver(parcel);
+            }
+        }
+    }
+
+    /// Mean age of live nodes: how far the run is.
+    #[must_use]
+    pub fn mean_age(&self) -> f64 {
+        let ages: Vec<f64> = self.actors.iter().filter_map(Actor::age).collect();
+        ages.iter().sum::<f64>() / ages.len().max(1) as f64
+    }
+
+    /// Virtual time reached.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Accuracy of every live node's served model on `test`.
+    #[must_use]
+    pub fn accuracies(&mut self, test: &Shard) -> Vec<f64> {
+        let found = self.actors.par_iter_mut().map(|actor| actor.accuracy(test));
+        found.collect::<Vec<_>>().into_iter().flatten().collect()
+    }
+
+    /// Sums up.
+    #[must_use]
+    pub fn report(&mut self, test: &Shard) -> Report {
+        let accuracies = self.accuracies(test);
+        let totals: Vec<_> = self.actors.iter().map(Actor::totals).collect();
+        let mean = |value: fn(&actor::Totals) -> u64| {
+            totals.iter().map(value).sum::<u64>() as f64 / totals.len().max(1) as f64
+        };
+        let sum = |value: fn(&actor::Totals) -> u64| totals.iter().map(value).sum::<u64>();
+        let mut trace = blake3::Hasher::new();
+        for actor in &self.actors {
+            trace.update(&actor.trace());
+        }
+        Report {
+            accuracies,
+            rounds_mean: mean(|totals| totals.rounds),
+            consensus: self.consensus(),
+            payload_bytes_mean: mean(|totals| totals.payload),
+            wire_bytes_mean: mean(|totals| totals.wire),
+            messages_mean: mean(|totals| totals.messages),
+            merges: (
+                sum(|totals| totals.accepted),
+                sum(|totals| totals.rejected),
+                sum(|totals| totals.failed),
+            ),
+            honest_bans: sum(|totals| totals.bans),
+            virtual_time: self.now.since(Time::ZERO),
+            trace: *trace.finalize().as_bytes(),
+        }
+    }
+
+    fn consensus(&self) -> f64 {
+        let models: Vec<&[f32]> = self.actors.iter().filter_map(Actor::params).collect();
+        let Some(first) = models.first() else { return 0.0 };
+        let mut mean = vec![0.0_f64; first.len()];
+        for model in &models {
+            for (sum, value) in mean.iter_mut().zip(*model) {
+                *sum += f64::from(*value) / models.len() as f64;
+            }
+        }
+        let length = mean.iter().map(|value| value * value).sum::<f64>().sqrt();
+        let squares = models.iter().map(|model| {
+            model.iter().zip(&mean).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum::<f64>()
+        });
+        (squares.sum::<f64>() / models.len() as f64).sqrt() / length.max(f64::MIN_POSITIVE)
+    }
+}
+
+/// A few random others, and always the first node, so that the graph is connected.
+fn contacts(ids: &[NodeId], own: usize, rng: &mut ChaCha8Rng) -> Vec<Hint> {
+    let mut chosen = std::collections::BTreeSet::from([0]);
+    while chosen.len() < VIEW_MAX.min(ids.len()) {
+        chosen.insert(rng.random_range(0..ids.len()));
+    }
+    chosen.remove(&own);
+    let hint = |index: usize| {
+        ids.get(index).map(|id| Hint { id: *id, addresses: vec![actor::address(index)] })
+    };
+    chosen.into_iter().filter_map(hint).collect()
+}

@@ -1,0 +1,483 @@
+//! One simulated node: state machine, weights, event queue, and the faults that befall it.
+
+use core::cmp::Reverse;
+use core::time::Duration;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use starling_learning::data::Shard;
+use starling_protocol::envelope::{Address, Frame, Verified};
+use starling_protocol::id::{Keypair, NodeId};
+use starling_protocol::message::{Hint, Kind};
+use starling_protocol::time::Time;
+
+use super::scenario::Scenario;
+use crate::checkpoint;
+use crate::jobs::{Done, Job};
+use crate::node::{Identity, Input, Node, Output, Phase, Standing};
+use crate::replica::Replica;
+use crate::spec::Network;
+use crate::worker::{JobId, Worker};
+
+/// The key of node `index`.
+pub(super) fn key(seed: u64, index: usize) -> Keypair {
+    let hash = blake3::hash(format!("starling simulation {seed} {index}").as_bytes());
+    Keypair::from_seed(hash.as_bytes())
+}
+
+/// The address of node `index`.
+pub(super) fn address(index: usize) -> String {
+    format!("/sim/{index}")
+}
+
+/// What travels between nodes.
+#[derive(Clone, Debug)]
+pub(super) enum Cargo {
+    Connect,
+    Accepted,
+    Closed,
+    Frame(Verified),
+}
+
+/// Something on its way to another node.
+#[derive(Clone, Debug)]
+pub(super) struct Parcel {
+    pub(super) at: Time,
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) sequence: u64,
+    /// The sender's boot: what an earlier one sent dies with its connections.
+    epoch: u64,
+    cargo: Cargo,
+}
+
+#[derive(Debug)]
+enum Happening {
+    Arrival(Parcel),
+    Tick,
+    /// A step boundary at which the mailbox is looked at, or training ends.
+    Boundary(u64),
+    JobDone(JobId, Done),
+    Crash,
+    Restart,
+}
+
+#[derive(Debug)]
+struct Queued {
+    at: Time,
+    sequence: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.sequence) == (other.at, other.sequence)
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+/// Totals over all boots of a node.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) rounds: u64,
+    pub(super) payload: u64,
+    pub(super) wire: u64,
+    pub(super) messages: u64,
+    pub(super) accepted: u64,
+    pub(super) rejected: u64,
+    pub(super) failed: u64,
+    pub(super) bans: u64,
+}
+
+/// The live half of a node; gone while it is down.
+#[derive(Debug)]
+struct Live {
+    node: Node,
+    worker: Worker,
+    mailbox: VecDeque<(JobId, Job)>,
+    /// When the running training job began, and how many of its steps were taken.
+    training: Option<(Time, u32, u32)>,
+}
+
+/// One simulated node.
+#[derive(Debug)]
+pub(super) struct Actor {
+    index: usize,
+    ids: Arc<Vec<NodeId>>,
+    scenario: Arc<Scenario>,
+    network: Network,
+    key: Keypair,
+    shard: Shard,
+    contacts: Vec<Hint>,
+    epoch: u64,
+    live: Option<Live>,
+    saved: Option<Vec<u8>>,
+    /// Linked nodes with their boot.
+    links: BTreeMap<usize, u64>,
+    /// When the last parcel to a node arrives: connections keep the order.
+    last_arrival: BTreeMap<usize, Time>,
+    queue: BinaryHeap<Reverse<Queued>>,
+    outbox: Vec<Parcel>,
+    sequence: u64,
+    tick_at: Option<Time>,
+    rng: ChaCha8Rng,
+    before: Totals,
+    trace: blake3::Hasher,
+}
+
+impl Actor {
+    pub(super) fn new(
+        network: &Network,
+        scenario: Arc<Scenario>,
+        ids: Arc<Vec<NodeId>>,
+        index: usize,
+        key: Keypair,
+        shard: Shard,
+        contacts: Vec<Hint>,
+    ) -> Self {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&scenario.seed.to_le_bytes());
+        seed[8..16].copy_from_slice(&(index as u64).to_le_bytes());
+        let mut actor = Self {
+            index,
+            ids,
+            scenario,
+            network: network.clone(),
+            key,
+            shard,
+            contacts,
+            epoch: 0,
+            live: None,
+            saved: None,
+            links: BTreeMap::new(),
+            last_arrival: BTreeMap::new(),
+            queue: BinaryHeap::new(),
+            outbox: Vec::new(),
+            sequence: 0,
+            tick_at: None,
+            rng: ChaCha8Rng::from_seed(seed),
+            before: Totals::default(),
+            trace: blake3::Hasher::new(),
+        };
+        // Nodes of a real network do not start in the same instant.
+        let start = actor.scenario.step.mul_f64(actor.rng.random_range(0.0..4.0));
+        actor.push(Time::ZERO + start, Happening::Restart);
+        actor
+    }
+
+    fn push(&mut self, at: Time, happening: Happening) {
+        self.sequence += 1;
+        self.queue.push(Reverse(Queued { at, sequence: self.sequence, happening }));
+    }
+
+    pub(super) fn next_event(&self) -> Option<Time> {
+        self.queue.peek().map(|Reverse(queued)| queued.at)
+    }
+
+    pub(super) fn deliver(&mut self, parcel: Parcel) {
+        self.push(parcel.at, Happening::Arrival(parcel));
+    }
+
+    pub(super) fn take_outbox(&mut self) -> Vec<Parcel> {
+        core::mem::take(&mut self.outbox)
+    }
+
+    pub(super) fn run_until(&mut self, end: Time) {
+        while self.next_event().is_some_and(|at| at < end) {
+            if let Some(Reverse(queued)) = self.queue.pop() {
+                self.happen(queued.at, queued.happening);
+            }
+        }
+    }
+
+    fn happen(&mut self, now: Time, happening: Happening) {
+        match happening {
+            Happening::Restart => return self.start(now),
+            Happening::Crash => return self.crash(now),
+            Happening::Arrival(parcel) => self.arrive(now, parcel),
+            Happening::Tick => {
+                if self.tick_at == Some(now) {
+                    self.tick_at = None;
+                    self.step(now, Input::Tick);
+                }
+            }
+            Happening::Boundary(epoch) if epoch == self.epoch => self.boundary(now),
+            Happening::Boundary(_) => {}
+            Happening::JobDone(id, done) => self.step(now, Input::JobDone(id, done)),
+        }
+        self.schedule_tick(now);
+    }
+
+    fn schedule_tick(&mut self, now: Time) {
+        let Some(live) = &self.live else { return };
+        let wakeup = live.node.next_wakeup().max(now);
+        if self.tick_at.is_none_or(|at| wakeup < at) {
+            self.tick_at = Some(wakeup);
+            self.push(wakeup, Happening::Tick);
+        }
+    }
+
+    fn start(&mut self, now: Time) {
+        self.epoch += 1;
+        let fresh = self.scenario.churn.is_some_and(|churn| churn.fresh);
+        let saved = self.saved.take().filter(|_| !fresh);
+        let count = self.network.model.len();
+        let restored =
+            saved.and_then(|bytes| checkpoint::decode(&bytes, self.network.id, count).ok());
+        let mut settings = self.scenario.settings.clone();
+        settings.seed = self.scenario.seed.wrapping_mul(1_000_003) + self.index as u64;
+        let secret = self.rng.random();
+        let mut replica = Replica::new(&self.network, &self.shard, &settings, secret);
+        let resumed = restored.and_then(|checkpoint| {
+            replica.restore(checkpoint.vectors);
+            Standing::decode(&checkpoint.standing).ok()
+        });
+        let identity = Identity {
+            key: self.key.clone(),
+            epoch: self.epoch,
+            chain: Vec::new(),
+            contacts: self.contacts.clone(),
+            resumed,
+        };
+        let node = Node::new(self.network.clone(), settings, identity);
+        let worker = Worker::new(replica);
+        self.live = Some(Live { node, worker, mailbox: VecDeque::new(), training: None });
+        self.step(now, Input::Listening(vec![address(self.index)]));
+        self.step(now, Input::Start);
+        self.schedule_tick(now);
+        if let Some(churn) = self.scenario.churn {
+            let up = self.exponential(churn.up_mean);
+            self.push(now + up, Happening::Crash);
+        }
+    }
+
+    fn crash(&mut self, now: Time) {
+        self.before = self.totals();
+        self.live = None;
+        self.tick_at = None;
+        for peer in core::mem::take(&mut self.links).into_keys() {
+            self.post(now, peer, Cargo::Closed);
+        }
+        self.last_arrival.clear();
+        if let Some(churn) = self.scenario.churn {
+            let share = churn.down_share / (1.0 - churn.down_share);
+            let down = self.exponential(churn.up_mean.mul_f64(share));
+            self.push(now + down, Happening::Restart);
+        }
+    }
+
+    fn exponential(&mut self, mean: Duration) -> Duration {
+        let unit: f64 = self.rng.random_range(f64::MIN_POSITIVE..1.0);
+        mean.mul_f64(-unit.ln())
+    }
+
+    fn step(&mut self, now: Time, input: Input) {
+        self.trace.update(&now.0.to_le_bytes());
+        let Some(live) = &mut self.live else { return };
+        for output in live.node.step(now, input) {
+            self.perform(now, output);
+        }
+    }
+
+    fn perform(&mut self, now: Time, output: Output) {
+        match output {
+            Output::Send(address, frame) => self.send(now, address, frame),
+            Output::Dial(hint) => {
+                if let Some(peer) = self.index_of(hint.id).filter(|to| !self.cut(now, *to)) {
+                    self.post(now, peer, Cargo::Connect);
+                }
+            }
+            Output::Disconnect(id) => {
+                if let Some(peer) = self.index_of(id) {
+                    if self.links.remove(&peer).is_some() {
+                        self.post(now, peer, Cargo::Closed);
+                    }
+                }
+            }
+            Output::Compute(id, job) => self.compute(now, id, job),
+            Output::Save { bytes, .. } => self.saved = Some(bytes),
+            Output::Event(event) => {
+                self.trace.update(event.entry().name.as_bytes());
+            }
+            Output::Left => {}
+        }
+    }
+
+    fn index_of(&self, id: NodeId) -> Option<usize> {
+        // Contacts carry the index in their address; a scan is for the few others.
+        self.ids.iter().position(|known| *known == id)
+    }
+
+    fn send(&mut self, now: Time, address: Address, frame: Frame) {
+        self.trace.update(&[frame.message.kind() as u8]);
+        self.trace.update(&frame.slab);
+        let Some(peer) = self.index_of(address.recipient) else { return };
+        let reliable = matches!(frame.message.kind(), Kind::Hello | Kind::Bye | Kind::Denied);
+        let lost = !reliable && self.rng.random_bool(self.scenario.loss.clamp(0.0, 1.0));
+        let twice = self.rng.random_bool(self.scenario.duplication.clamp(0.0, 1.0));
+        let Ok(verified) = Verified::in_process(address, frame) else { return };
+        if !self.links.contains_key(&peer) || lost || self.cut(now, peer) {
+            return;
+        }
+        if twice {
+            self.post(now, peer, Cargo::Frame(verified.clone()));
+        }
+        self.post(now, peer, Cargo::Frame(verified));
+    }
+
+    fn post(&mut self, now: Time, to: usize, cargo: Cargo) {
+        let fixed = self.scenario.delay_min();
+        let at = now + fixed + self.exponential(fixed);
+        let last = self.last_arrival.get(&to).copied().unwrap_or(Time::ZERO);
+        let at = at.max(last + Duration::from_nanos(1));
+        self.last_arrival.insert(to, at);
+        self.sequence += 1;
+        let (from, sequence, epoch) = (self.index, self.sequence, self.epoch);
+        self.outbox.push(Parcel { at, from, to, sequence, epoch, cargo });
+    }
+
+    fn cut(&self, now: Time, peer: usize) -> bool {
+        self.scenario.partition.is_some_and(|partition| {
+            let split = (self.ids.len() as f64 * partition.share) as usize;
+            let within = now >= Time::ZERO + partition.begin && now < Time::ZERO + partition.end;
+            within && (self.index < split) != (peer < split)
+        })
+    }
+
+    fn arrive(&mut self, now: Time, parcel: Parcel) {
+        if self.live.is_none() {
+            return;
+        }
+        let peer = parcel.from;
+        let Some(id) = self.ids.get(peer).copied() else { return };
+        let known = self.links.get(&peer).copied();
+        match parcel.cargo {
+            Cargo::Connect => {
+                self.links.insert(peer, parcel.epoch);
+                self.post(now, peer, Cargo::Accepted);
+                self.relink(now, id, known, parcel.epoch);
+            }
+            Cargo::Accepted => {
+                self.links.insert(peer, parcel.epoch);
+                self.relink(now, id, known, parcel.epoch);
+            }
+            Cargo::Closed if known == Some(parcel.epoch) => {
+                self.links.remove(&peer);
+                self.step(now, Input::LinkDown(id));
+            }
+            Cargo::Frame(frame) if known == Some(parcel.epoch) => {
+                self.step(now, Input::Received(frame));
+            }
+            Cargo::Closed | Cargo::Frame(_) => {}
+        }
+    }
+
+    fn relink(&mut self, now: Time, id: NodeId, known: Option<u64>, epoch: u64) {
+        if known == Some(epoch) {
+            return;
+        }
+        if known.is_some() {
+            self.step(now, Input::LinkDown(id));
+        }
+        self.step(now, Input::LinkUp(id));
+    }
+
+    fn step_time(&self) -> Duration {
+        let slow = (self.ids.len() as f64 * self.scenario.slow_share).round() as usize;
+        let factor = if self.index < slow { self.scenario.slow_factor } else { 1 };
+        self.scenario.step * factor
+    }
+
+    fn compute(&mut self, now: Time, id: JobId, job: Job) {
+        let (step, epoch) = (self.step_time(), self.epoch);
+        let Some(live) = &mut self.live else { return };
+        if let Job::Train { steps, .. } = job {
+            live.worker.submit(id, job);
+            live.training = Some((now, 0, steps));
+            self.push(now + step * steps, Happening::Boundary(epoch));
+        } else if let Some((begun, _, _)) = live.training {
+            live.mailbox.push_back((id, job));
+            let elapsed = now.since(begun).as_nanos().div_ceil(step.as_nanos().max(1));
+            let next = begun + step * u32::try_from(elapsed).unwrap_or(u32::MAX);
+            self.push(next, Happening::Boundary(epoch));
+        } else if let Some(done) = live.worker.submit(id, job) {
+            self.push(now, Happening::JobDone(id, done));
+        }
+    }
+
+    fn boundary(&mut self, now: Time) {
+        let step = self.step_time();
+        let Some(live) = &mut self.live else { return };
+        let mut results = Vec::new();
+        if let Some((begun, taken, steps)) = &mut live.training {
+            let due = now.since(*begun).as_nanos() / step.as_nanos().max(1);
+            while u128::from(*taken) < due && *taken < *steps {
+                *taken += 1;
+                results.extend(live.worker.advance());
+            }
+            if *taken >= *steps {
+                live.training = None;
+            }
+        }
+        while let Some((id, job)) = live.mailbox.pop_front() {
+            results.extend(live.worker.submit(id, job).map(|done| (id, done)));
+        }
+        for (id, done) in results {
+            self.push(now, Happening::JobDone(id, done));
+        }
+    }
+
+    pub(super) fn finished(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.node.phase() == Phase::Done)
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    pub(super) fn age(&self) -> Option<f64> {
+        self.live.as_ref().map(|live| live.node.standing().age)
+    }
+
+    pub(super) fn params(&self) -> Option<&[f32]> {
+        self.live.as_ref().map(|live| live.worker.replica().params())
+    }
+
+    pub(super) fn accuracy(&mut self, test: &Shard) -> Option<f64> {
+        self.live.as_mut().map(|live| live.worker.evaluate(test).accuracy())
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let Some(live) = &self.live else { return self.before };
+        let (before, now) = (self.before, live.node.counters());
+        Totals {
+            rounds: before.rounds + now.rounds,
+            payload: before.payload + now.payload_sent_bytes,
+            wire: before.wire + now.sent_bytes,
+            messages: before.messages + now.messages_sent,
+            accepted: before.accepted + now.accepted,
+            rejected: before.rejected + now.rejected,
+            failed: before.failed + now.failed,
+            bans: before.bans + now.bans,
+        }
+    }
+
+    pub(super) fn trace(&self) -> [u8; 32] {
+        *self.trace.finalize().as_bytes()
+    }
+}

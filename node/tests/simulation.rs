@@ -1,0 +1,60 @@
+//! Whole networks of the production state machine, under virtual time.
+#![allow(clippy::expect_used, missing_docs)]
+
+use std::sync::Arc;
+
+use starling_learning::compress::Codec;
+use starling_learning::data::Shard;
+use starling_learning::data::digits::digits;
+use starling_learning::data::partition::{Split, partition};
+use starling_learning::model::ModelSpec;
+use starling_node::sim::{Report, Scenario, Simulation};
+use starling_node::spec::{FeatureSpec, Membership, Network, NetworkSpec, TrainingSpec};
+use starling_protocol::id::Keypair;
+
+fn network(age_max: f64) -> Network {
+    let spec = NetworkSpec {
+        version: 1,
+        name: "digits".into(),
+        genesis_seed: 1,
+        codecs: vec![Codec::Ref3, Codec::Int8, Codec::Fp32],
+        membership: Membership::Open,
+        root: Keypair::from_seed(&[0; 32]).id(),
+        model: ModelSpec { features: 64, hidden: vec![32], classes: 10 },
+        training: TrainingSpec { rate: 0.15, momentum: 0.0, batch: 32, age_max: Some(age_max) },
+        features: FeatureSpec::default(),
+    };
+    spec.check().expect("in bounds")
+}
+
+fn run(nodes: usize, age_max: f64, split: &Split, scenario: &Scenario) -> Report {
+    let (train, test) = digits().expect("embedded");
+    let parts = partition(train.labels(), 10, nodes, split, scenario.seed).expect("enough rows");
+    let (train, test) = (Arc::new(train), Shard::all(Arc::new(test)));
+    let shards = parts
+        .into_iter()
+        .map(|rows| Shard::new(Arc::clone(&train), rows).expect("in range"))
+        .collect();
+    let mut simulation = Simulation::new(&network(age_max), scenario, shards);
+    simulation.run(|_, _| {});
+    simulation.report(&test)
+}
+
+#[test]
+fn sixteen_nodes_of_two_classes_learn_all_ten() {
+    let report = run(16, 400.0, &Split::Shards(2), &Scenario::default());
+    println!("{:.4} {:.4} {report:?}", report.accuracy_mean(), report.accuracy_worst());
+    assert!(report.accuracy_mean() >= 0.97);
+    assert!(report.payload_bytes_mean <= 250_000.0);
+}
+
+#[test]
+fn one_seed_gives_one_trace() {
+    for nodes in [2, 8] {
+        let scenario = Scenario { seed: 7, loss: 0.1, ..Scenario::default() };
+        let runs = [(); 2].map(|()| run(nodes, 100.0, &Split::Shards(2), &scenario));
+        assert_eq!(runs[0], runs[1]);
+        let other = run(nodes, 100.0, &Split::Shards(2), &Scenario { seed: 8, ..scenario });
+        assert_ne!(runs[0].trace, other.trace);
+    }
+}

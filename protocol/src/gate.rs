@@ -1,0 +1,154 @@
+//! What a node believes of models it has not merged yet: how far is too far, and how old is old.
+//! Scalars only; the vectors are the learning layer's.
+//!
+//! Both are learnt only from partners that our own generator drew: an attacker that asks us often
+//! cannot move them.
+
+use std::collections::VecDeque;
+
+use crate::limits::{AGES_MAX, DISTANCES_MAX};
+
+/// Distances of recent exchanges that we initiated.
+#[derive(Clone, Debug, Default)]
+pub struct Distances(VecDeque<f64>);
+
+impl Distances {
+    /// Fewer than this many distances say nothing.
+    const ENOUGH: usize = 4;
+
+    /// The usual distance: the median, or twice the length of our own update while too few are
+    /// known.
+    #[must_use]
+    pub fn threshold(&self, own_update_norm: f64) -> f64 {
+        if self.0.len() < Self::ENOUGH { 2.0 * own_update_norm } else { median(&self.0) }
+    }
+
+    /// Remembers a distance, capped at four thresholds so that one far model cannot open the gate.
+    pub fn observe(&mut self, distance: f64, threshold: f64) {
+        if distance.is_nan() {
+            return;
+        }
+        push_bounded(&mut self.0, distance.min(4.0 * threshold), DISTANCES_MAX);
+    }
+
+    /// Estimated root-mean-square distance of nodes from their mean: for uniformly drawn pairs the
+    /// mean square pair distance is twice it squared. None before any exchange.
+    #[must_use]
+    pub fn spread(&self) -> Option<f64> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let squares: f64 = self.0.iter().map(|distance| distance * distance).sum();
+        Some((squares / self.0.len() as f64 / 2.0).sqrt())
+    }
+}
+
+/// Ages claimed by partners that we drew.
+#[derive(Clone, Debug, Default)]
+pub struct Ages(VecDeque<f64>);
+
+impl Ages {
+    /// Remembers a claim.
+    pub fn observe(&mut self, age: f64) {
+        push_bounded(&mut self.0, age, AGES_MAX);
+    }
+
+    /// What a claim is taken for: at most twice the median claim; while fewer than three are known,
+    /// at most twice our own age and a few rounds.
+    #[must_use]
+    pub fn believe(&self, claim: f64, own_age: f64) -> f64 {
+        const FEW_ROUNDS: f64 = 64.0;
+        let usual = self.median().unwrap_or(own_age + FEW_ROUNDS / 2.0);
+        claim.min(2.0 * usual)
+    }
+
+    /// The median claim, if at least three are known.
+    #[must_use]
+    pub fn median(&self) -> Option<f64> {
+        (self.0.len() >= 3).then(|| median(&self.0))
+    }
+}
+
+/// Weight of a partner's model in a merge, from the two ages: half, less for a young partner. A
+/// weight above a half exists only in the bootstrap of a newcomer, which adopts a median of
+/// snapshots instead; so a claimed age can never raise its liar's weight.
+#[must_use]
+pub fn merge_weight(own_age: f64, partner_age: f64) -> f64 {
+    if partner_age < 0.1 * own_age {
+        0.0
+    } else if partner_age < 0.5 * own_age {
+        0.2
+    } else {
+        0.5
+    }
+}
+
+fn push_bounded(ring: &mut VecDeque<f64>, value: f64, capacity: usize) {
+    if ring.len() == capacity {
+        ring.pop_front();
+    }
+    ring.push_back(value);
+}
+
+/// Median of at least one value: the mean of the two in the middle if their number is even.
+fn median(values: &VecDeque<f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.iter().copied().collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let upper = sorted.get(middle).copied().unwrap_or(0.0);
+    if sorted.len() % 2 == 1 {
+        return upper;
+    }
+    let lower = middle.checked_sub(1).and_then(|below| sorted.get(below)).copied();
+    lower.map_or(upper, |lower| f64::midpoint(lower, upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_threshold_is_the_median_once_enough_is_known() {
+        let mut distances = Distances::default();
+        for distance in [1.0, 2.0, 3.0] {
+            distances.observe(distance, 10.0);
+            assert_eq!(distances.threshold(0.25), 0.5);
+        }
+        distances.observe(100.0, 10.0);
+        assert_eq!(distances.threshold(0.25), 2.5);
+        for _ in 0..DISTANCES_MAX {
+            distances.observe(f64::INFINITY, 2.0);
+        }
+        assert_eq!(distances.threshold(0.25), 8.0);
+        distances.observe(f64::NAN, 2.0);
+        assert_eq!(distances.threshold(0.25), 8.0);
+    }
+
+    #[test]
+    fn spread_inverts_the_pair_distance_identity() {
+        let mut distances = Distances::default();
+        assert_eq!(distances.spread(), None);
+        distances.observe(2.0, 10.0);
+        distances.observe(2.0, 10.0);
+        assert!((distances.spread().expect("known") - 2.0_f64.sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn one_liar_cannot_move_what_is_believed_of_age() {
+        let mut ages = Ages::default();
+        for age in [100.0, 101.0, 102.0] {
+            ages.observe(age);
+        }
+        assert_eq!(ages.believe(1e15, 1.0), 202.0);
+        assert_eq!(ages.believe(50.0, 1.0), 50.0);
+        assert_eq!(Ages::default().believe(1e15, 10.0), 84.0);
+        assert_eq!(ages.median(), Some(101.0));
+    }
+
+    #[test]
+    fn weights_follow_the_age_ratio_downward_only() {
+        let weights = [5.0, 11.0, 49.0, 50.0, 1e9].map(|partner| merge_weight(100.0, partner));
+        assert_eq!(weights, [0.0, 0.2, 0.2, 0.5, 0.5]);
+        assert_eq!(merge_weight(0.0, 0.0), 0.5);
+    }
+}

@@ -1,0 +1,287 @@
+//! Whom a node knows and whom it draws its partners from: a slowly rotating partial view.
+//!
+//! The view holds at most [`VIEW_MAX`] nodes, chosen by our own generator from all candidates we
+//! heard of, so neither the size of the network nor the eagerness of a peer changes what a node
+//! holds. About one entry in sixteen is replaced per draw (after Cyclon: Voulgaris, Gavidia, van
+//! Steen, "CYCLON: Inexpensive Membership Management", 2005; candidates spread as its shuffles do,
+//! a few at random in each beat). Whoever calls knows which candidates are linked.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use crate::id::NodeId;
+use crate::limits::{CANDIDATES_MAX, DIAL_BACKOFF_MAX, VIEW_MAX};
+use crate::message::Hint;
+use crate::time::Time;
+
+/// Mean number of draws between two replacements.
+const DRAWS_PER_ROTATION: u32 = 16;
+
+#[derive(Clone, Debug, Default)]
+struct Candidate {
+    addresses: Vec<String>,
+    failures: u32,
+    retry_at: Time,
+    /// Given by the operator or the ticket: never forgotten.
+    pinned: bool,
+}
+
+/// Candidates and the view among them.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    candidates: BTreeMap<NodeId, Candidate>,
+    members: BTreeSet<NodeId>,
+}
+
+impl View {
+    /// Takes note of a node and of addresses to try; the newest addresses win. Once
+    /// [`CANDIDATES_MAX`] are known a random one that is neither pinned nor in the view makes room.
+    pub fn learn(&mut self, hint: &Hint, pinned: bool, rng: &mut ChaCha8Rng) {
+        if let Some(known) = self.candidates.get_mut(&hint.id) {
+            known.pinned |= pinned;
+            if !hint.addresses.is_empty() {
+                known.addresses.clone_from(&hint.addresses);
+            }
+            return;
+        }
+        if self.candidates.len() >= CANDIDATES_MAX {
+            let idle = self
+                .candidates
+                .iter()
+                .filter(|(id, candidate)| !candidate.pinned && !self.members.contains(id));
+            let Some(evicted) = choose(idle.map(|(id, _)| *id), rng) else { return };
+            self.candidates.remove(&evicted);
+        }
+        let addresses = hint.addresses.clone();
+        self.candidates.insert(hint.id, Candidate { addresses, pinned, ..Candidate::default() });
+    }
+
+    /// Fills the view from the candidates that are `allowed` and either `linked` or can be dialled.
+    pub fn fill(
+        &mut self,
+        linked: impl Fn(NodeId) -> bool,
+        allowed: impl Fn(NodeId) -> bool,
+        rng: &mut ChaCha8Rng,
+    ) {
+        while self.members.len() < VIEW_MAX {
+            let outside = self.candidates.iter().filter(|(id, candidate)| {
+                let reachable = linked(**id) || !candidate.addresses.is_empty();
+                reachable && !self.members.contains(id) && allowed(**id)
+            });
+            let Some(chosen) = choose(outside.map(|(id, _)| *id), rng) else { return };
+            self.members.insert(chosen);
+        }
+    }
+
+    /// Once in sixteen calls: drops one random member, if there is someone to take its place.
+    pub fn rotate(&mut self, rng: &mut ChaCha8Rng) {
+        let others = self.candidates.len() > self.members.len();
+        if others && rng.random_range(0..DRAWS_PER_ROTATION) == 0 {
+            if let Some(dropped) = choose(self.members.iter().copied(), rng) {
+                self.members.remove(&dropped);
+            }
+        }
+    }
+
+    /// The view.
+    pub fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.iter().copied()
+    }
+
+    /// Whether `id` is in the view.
+    #[must_use]
+    pub fn contains(&self, id: NodeId) -> bool {
+        self.members.contains(&id)
+    }
+
+    /// Takes `id` out of the view, so that another candidate gets its place.
+    pub fn drop_member(&mut self, id: NodeId) {
+        self.members.remove(&id);
+    }
+
+    /// Everyone known, for the address book.
+    pub fn candidates(&self) -> impl Iterator<Item = Hint> + '_ {
+        self.candidates
+            .iter()
+            .map(|(id, candidate)| Hint { id: *id, addresses: candidate.addresses.clone() })
+    }
+
+    /// View members to dial now: those that `linked` does not hold and whose back-off is over. Each
+    /// returned one is backed off as if the dial failed; [`View::reached`] clears that.
+    pub fn due_for_dial(
+        &mut self,
+        now: Time,
+        linked: impl Fn(NodeId) -> bool,
+        rng: &mut ChaCha8Rng,
+    ) -> Vec<Hint> {
+        let mut due = Vec::new();
+        for (id, candidate) in &mut self.candidates {
+            let wanted = self.members.contains(id) && !linked(*id);
+            if !wanted || candidate.addresses.is_empty() || candidate.retry_at > now {
+                continue;
+            }
+            candidate.failures = candidate.failures.saturating_add(1);
+            let jitter = rng.random_range(0.5..1.5);
+            let backoff = 0.5 * 1.6_f64.powi(candidate.failures.min(12).cast_signed()) * jitter;
+            candidate.retry_at =
+                now + Duration::from_secs_f64(backoff.min(DIAL_BACKOFF_MAX.as_secs_f64()));
+            due.push(Hint { id: *id, addresses: candidate.addresses.clone() });
+        }
+        due
+    }
+
+    /// The earliest time at which [`View::due_for_dial`] may have something.
+    #[must_use]
+    pub fn next_dial(&self, linked: impl Fn(NodeId) -> bool) -> Option<Time> {
+        let wanted = self.members.iter().filter(|id| !linked(**id));
+        wanted
+            .filter_map(|id| self.candidates.get(id))
+            .filter(|candidate| !candidate.addresses.is_empty())
+            .map(|candidate| candidate.retry_at)
+            .min()
+    }
+
+    /// A link to `id` is up and it said Hello.
+    pub fn reached(&mut self, id: NodeId) {
+        if let Some(candidate) = self.candidates.get_mut(&id) {
+            candidate.failures = 0;
+            candidate.retry_at = Time::ZERO;
+        }
+    }
+
+    /// Makes place for someone who may be there: a member that could not be reached in a few tries
+    /// leaves the view if others wait; one that nobody pinned is forgotten after many.
+    pub fn give_up_on_unreachable(&mut self, linked: impl Fn(NodeId) -> bool) {
+        const TRIES_IN_VIEW: u32 = 3;
+        const TRIES_AT_ALL: u32 = 20;
+        let others = self.candidates.len() > self.members.len();
+        let gone = |candidate: &Candidate, tries| candidate.failures >= tries;
+        if others {
+            let candidates = &self.candidates;
+            self.members.retain(|id| {
+                linked(*id) || candidates.get(id).is_some_and(|c| !gone(c, TRIES_IN_VIEW))
+            });
+        }
+        let members = &mut self.members;
+        self.candidates.retain(|id, candidate| {
+            let keep = linked(*id) || candidate.pinned || !gone(candidate, TRIES_AT_ALL);
+            if !keep {
+                members.remove(id);
+            }
+            keep
+        });
+    }
+
+    /// Up to `count` random candidates that `fit`, to tell others about.
+    pub fn hints(
+        &self,
+        count: usize,
+        fit: impl Fn(NodeId) -> bool,
+        rng: &mut ChaCha8Rng,
+    ) -> Vec<Hint> {
+        let mut pool: Vec<_> = self
+            .candidates
+            .iter()
+            .filter(|(id, candidate)| !candidate.addresses.is_empty() && fit(**id))
+            .collect();
+        let mut hints = Vec::with_capacity(count.min(pool.len()));
+        while hints.len() < count && !pool.is_empty() {
+            let (id, candidate) = pool.swap_remove(rng.random_range(0..pool.len()));
+            hints.push(Hint { id: *id, addresses: candidate.addresses.clone() });
+        }
+        hints
+    }
+}
+
+/// One item of `items`, each with equal chance.
+pub fn choose<T>(items: impl Iterator<Item = T>, rng: &mut ChaCha8Rng) -> Option<T> {
+    let mut pool: Vec<T> = items.collect();
+    if pool.is_empty() {
+        return None;
+    }
+    Some(pool.swap_remove(rng.random_range(0..pool.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn hint(index: u16) -> Hint {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&index.to_be_bytes());
+        Hint { id: NodeId(id), addresses: vec![format!("/ip4/127.0.0.1/tcp/{index}")] }
+    }
+
+    fn view(nodes: u16) -> (View, ChaCha8Rng) {
+        let (mut view, mut rng) = (View::default(), ChaCha8Rng::seed_from_u64(1));
+        for index in 0..nodes {
+            view.learn(&hint(index), false, &mut rng);
+        }
+        (view, rng)
+    }
+
+    #[test]
+    fn candidates_and_members_are_bounded_whatever_is_heard() {
+        let (mut view, mut rng) = view(1000);
+        view.fill(|_| false, |_| true, &mut rng);
+        assert_eq!(view.candidates().count(), CANDIDATES_MAX);
+        assert_eq!(view.members().count(), VIEW_MAX);
+    }
+
+    #[test]
+    fn rotation_visits_every_candidate_in_the_end_and_one_in_sixteen_per_draw() {
+        let (mut view, mut rng) = view(40);
+        let (mut seen, mut replaced) = (BTreeSet::new(), 0);
+        for _ in 0..8000 {
+            view.rotate(&mut rng);
+            replaced += VIEW_MAX - view.members().count();
+            view.fill(|_| false, |_| true, &mut rng);
+            seen.extend(view.members());
+        }
+        assert_eq!(seen.len(), 40);
+        // 8000 draws replace 500 on average, standard deviation 22; the first fill adds 12.
+        assert!((400..=620).contains(&replaced), "{replaced}");
+    }
+
+    #[test]
+    fn dials_back_off_and_a_reached_peer_starts_afresh() {
+        let (mut view, mut rng) = view(1);
+        view.fill(|_| false, |_| true, &mut rng);
+        assert_eq!(view.due_for_dial(Time::ZERO, |_| false, &mut rng).len(), 1);
+        assert_eq!(view.due_for_dial(Time::ZERO, |_| false, &mut rng).len(), 0);
+        let retry = view.next_dial(|_| false).expect("waiting");
+        assert!(retry > Time::ZERO && retry <= Time::ZERO + Duration::from_secs(2));
+        assert_eq!(view.due_for_dial(retry, |_| true, &mut rng).len(), 0);
+        assert_eq!(view.due_for_dial(retry, |_| false, &mut rng).len(), 1);
+        view.reached(hint(0).id);
+        assert_eq!(view.next_dial(|_| false), Some(Time::ZERO));
+    }
+
+    #[test]
+    fn the_unreachable_make_place_but_the_pinned_are_kept() {
+        let (mut view, mut rng) = view(1);
+        view.learn(&hint(9), true, &mut rng);
+        view.fill(|_| false, |_| true, &mut rng);
+        for second in 0..100_u32 {
+            let now = Time::ZERO + Duration::from_secs(100) * second;
+            view.due_for_dial(now, |_| false, &mut rng);
+            view.give_up_on_unreachable(|_| false);
+            view.fill(|_| false, |_| true, &mut rng);
+        }
+        assert_eq!(view.candidates().map(|hint| hint.id).collect::<Vec<_>>(), [hint(9).id]);
+    }
+
+    #[test]
+    fn hints_are_distinct_and_fit() {
+        let (view, mut rng) = view(20);
+        let hints = view.hints(4, |id| id != hint(3).id, &mut rng);
+        let ids: BTreeSet<_> = hints.iter().map(|hint| hint.id).collect();
+        assert_eq!(ids.len(), 4);
+        assert!(!ids.contains(&hint(3).id));
+    }
+}
