@@ -92,6 +92,9 @@ events! {
         "A member is linked and may exchange." "None.";
     PeerDisconnected "peer.disconnected" Info { peer: String, reason: String, peers: usize }
         "The link to a member is gone." "None; it is dialled again.";
+    PeerUnreachable "peer.unreachable" Warn { peer: String, reason: String }
+        "A known node could not be reached; it is tried again, less and less often."
+        "Check its address, the firewall and whether it runs.";
     PeerDenied "peer.denied" Warn { peer: String, reason: String }
         "A node was not let in." "If it should be: give it a ticket.";
     PeerRefusedUs "peer.refused_us" Warn { peer: String, reason: String }
@@ -144,8 +147,8 @@ events! {
         sent_bytes: u64, received_bytes: u64, payload_sent_bytes: u64,
     }
         "The last line of a boot." "None.";
-    LogSuppressed "log.suppressed" Warn { suppressed: String, count: u64 }
-        "So many lines of one event were left out." "Look at what repeats.";
+    LibraryLogged "library.logged" Warn { source: String, text: String }
+        "A library that Starling uses has something to say." "None unless it repeats.";
     InternalPanic "internal.panic" Error { place: String }
         "A defect of Starling." "Report it with this line.";
 }

@@ -70,7 +70,7 @@ pub enum Job {
     },
     /// The round ends: outer step, served average.
     Finish,
-    /// Our served model, for a newcomer.
+    /// Our working model, for a newcomer: the served one lags behind while much is learnt.
     Snapshot {
         /// The newcomer.
         peer: NodeId,

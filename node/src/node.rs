@@ -48,6 +48,8 @@ pub enum Input {
     Tick,
     /// We listen at these addresses.
     Listening(Vec<String>),
+    /// Someone may be there.
+    Discovered(Hint),
     /// A connection to this node exists.
     LinkUp(NodeId),
     /// No connection to this node exists any more.
@@ -227,8 +229,8 @@ impl Node {
             next_job: 1,
             sequence: 0,
             next_exchange: 1,
-            next_beat: Time::ZERO,
-            next_checkpoint: Time::ZERO,
+            next_beat: Time(u64::MAX),
+            next_checkpoint: Time(u64::MAX),
             saving: false,
             outputs: Vec::new(),
         }
@@ -242,6 +244,7 @@ impl Node {
             Input::Start => self.start(),
             Input::Tick => {}
             Input::Listening(addresses) => self.addresses = addresses,
+            Input::Discovered(hint) => self.discovered(&hint),
             Input::LinkUp(peer) => self.link_up(peer),
             Input::LinkDown(peer) => self.link_down(peer, "connection closed"),
             Input::Received(frame) => self.received(frame),
@@ -384,6 +387,12 @@ impl Node {
         self.phase
     }
 
+    /// Whether local steps are under way.
+    #[must_use]
+    pub fn is_training(&self) -> bool {
+        matches!(self.stage, Stage::Training { .. })
+    }
+
     /// What is saved of us.
     #[must_use]
     pub fn standing(&self) -> &Standing {
@@ -400,6 +409,19 @@ impl Node {
     #[must_use]
     pub fn peers(&self) -> usize {
         self.links.values().filter(|link| link.admitted()).count()
+    }
+
+    /// Linked members with their ages and rounds as they last said.
+    pub fn peer_table(&self) -> impl Iterator<Item = (NodeId, f64, u64)> + '_ {
+        let admitted = self.links.iter().filter(|(_, link)| link.admitted());
+        admitted.map(|(id, link)| (*id, link.standing.age, link.standing.round))
+    }
+
+    /// Usual distance of models from their mean, by the length of ours.
+    #[must_use]
+    pub fn consensus(&self) -> Option<f64> {
+        let norm = Some(self.counters.norm).filter(|norm| *norm > 0.0)?;
+        self.distances.spread().map(|spread| spread / norm)
     }
 
     /// Accuracy of our model on partners' hold-out rows over the last exchanges.

@@ -270,7 +270,7 @@ impl Replica {
     }
 
     fn snapshot(&self) -> Encoded {
-        let (slab, _) = write_relative(self.absolute, self.served.values(), None);
+        let (slab, _) = write_relative(self.absolute, &self.x, None);
         Encoded { codec: self.absolute, base: None, slab }
     }
 

@@ -241,7 +241,8 @@ impl SealedHeader {
             return Err(Rejection::Malformed);
         }
         message.check()?;
-        let slab = payload.split_off(self.control_len);
-        Ok(Verified { address: self.address, frame: Frame { message, slab } })
+        // In place: a second copy of a model could be 256 MiB.
+        payload.drain(..self.control_len);
+        Ok(Verified { address: self.address, frame: Frame { message, slab: payload } })
     }
 }

@@ -6,6 +6,7 @@ use core::str::FromStr;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 /// What precedes the 32 key bytes in the multihash form of an Ed25519 peer id (libp2p "peer ids"
 /// specification: identity multihash, length 36, protobuf key type 1, 32 bytes).
@@ -124,6 +125,12 @@ impl Keypair {
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         Self(SigningKey::from_bytes(seed))
+    }
+
+    /// The seed, for the transport that authenticates with the same key. Wiped when dropped.
+    #[must_use]
+    pub fn to_seed(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_bytes())
     }
 
     /// The public half.

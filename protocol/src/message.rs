@@ -4,12 +4,16 @@
 use serde::{Deserialize, Serialize};
 
 use crate::admission::Certificate;
+use crate::codec;
 use crate::fault::{Denial, Rejection};
 use crate::id::NodeId;
 use crate::limits::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, AGE_MAX, CHAIN_MAX, HINTS_MAX, SPEC_BYTES_MAX,
     TICKET_CHARS_MAX,
 };
+
+/// A welcome names its sender too.
+const WELCOME_HINTS_MAX: usize = HINTS_MAX + 1;
 
 /// What a frame holds, as its header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +107,7 @@ pub struct Hint {
     /// The node.
     pub id: NodeId,
     /// Its addresses, as multiaddr text without the trailing peer id.
+    #[serde(deserialize_with = "codec::list::<_, _, ADDRESSES_MAX>")]
     pub addresses: Vec<String>,
 }
 
@@ -118,8 +123,10 @@ pub struct Hello {
     /// Where the sender stands.
     pub standing: Standing,
     /// The way from the root to the sender; empty for the root itself and in open networks.
+    #[serde(deserialize_with = "codec::list::<_, _, CHAIN_MAX>")]
     pub chain: Vec<Certificate>,
     /// Where the sender listens.
+    #[serde(deserialize_with = "codec::list::<_, _, ADDRESSES_MAX>")]
     pub addresses: Vec<String>,
 }
 
@@ -129,6 +136,7 @@ pub struct Beat {
     /// Where the sender stands.
     pub standing: Standing,
     /// A few peers of the sender, drawn at random.
+    #[serde(deserialize_with = "codec::list::<_, _, HINTS_MAX>")]
     pub hints: Vec<Hint>,
 }
 
@@ -205,8 +213,10 @@ pub struct Join {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// The way from the root to the newcomer.
+    #[serde(deserialize_with = "codec::list::<_, _, CHAIN_MAX>")]
     pub chain: Vec<Certificate>,
     /// Peers to start from, the sender included.
+    #[serde(deserialize_with = "codec::list::<_, _, WELCOME_HINTS_MAX>")]
     pub hints: Vec<Hint>,
 }
 
@@ -274,7 +284,7 @@ impl Message {
             }
             Self::Welcome(welcome) => {
                 check_chain(&welcome.chain)?;
-                check_hints(&welcome.hints, HINTS_MAX + 1)
+                check_hints(&welcome.hints, WELCOME_HINTS_MAX)
             }
             Self::Join(join) => within(join.ticket.len() <= TICKET_CHARS_MAX),
             Self::ExchangeRequest(request) => check_age(request.age),

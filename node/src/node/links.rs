@@ -99,6 +99,13 @@ impl Link {
 }
 
 impl Node {
+    pub(super) fn discovered(&mut self, hint: &Hint) {
+        if hint.id != self.me {
+            self.view.learn(hint, false, &mut self.rng);
+            self.fill_view();
+        }
+    }
+
     pub(super) fn link_up(&mut self, peer: NodeId) {
         if peer == self.me || self.links.contains_key(&peer) {
             return;

@@ -148,14 +148,21 @@ impl Node {
         }
         self.counters.waiting_reported = false;
         self.counters.round_begun = self.now;
-        if self.counters.silent_rounds >= ISOLATED_ROUNDS && self.peers() > 0 {
-            // Nobody answers: hold the model, keep asking.
+        if self.holds() {
             self.counters.silent_rounds += 1;
             return self.begin_exchange(None, false);
         }
         self.stage = Stage::Training { begun: self.now };
         let steps = self.settings.steps_per_round;
         self.compute(Job::Train { steps, age: self.standing.age }, Pending::Round);
+    }
+
+    /// Whether to ask without training: nobody answers, or a founder that trained alone has its
+    /// first guests, who are about to start from its model and must still find it there.
+    fn holds(&self) -> bool {
+        let silent = self.counters.silent_rounds >= ISOLATED_ROUNDS;
+        let first_guests = !self.standing.met && self.standing.age > 0.0;
+        self.peers() > 0 && (silent || first_guests)
     }
 
     /// A node alone drifts towards its own data, so it holds: before the start until enough peers
@@ -406,7 +413,7 @@ impl Node {
     }
 
     fn report_rounds(&mut self) {
-        let consensus = self.distances.spread().filter(|_| self.counters.norm > 0.0);
+        let consensus = self.consensus();
         let cross_accuracy = self.cross_accuracy();
         let peers = self.peers();
         let rate = self.network.schedule().rate_at(self.standing.age);
@@ -421,7 +428,7 @@ impl Node {
             loss: counters.loss,
             rate,
             cross_accuracy,
-            consensus: consensus.map(|spread| spread / counters.norm),
+            consensus,
             peers,
             accepted: counters.accepted,
             rejected: counters.rejected,

@@ -1,0 +1,208 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use starling_learning::data::partition::Split;
+
+/// Peer-to-peer learning: every node trains on its own data, and averages its model with its
+/// neighbours'. No server.
+#[derive(Debug, Parser)]
+#[command(name = "starling", version, max_term_width = 100)]
+#[command(after_help = "First steps:\n  starling demo\n  starling init --data digits --part 1/3 \
+                        --split shards=2 && starling run\n\nExit codes: 0 ok, 64 usage, 65 corrupt \
+                        state, 66 data, 69 unavailable, 70 internal,\n74 input/output, 75 busy, 77 \
+                        permissions or keys, 78 configuration.")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fly a flock of real daemons on this machine and compare it with what each could learn alone
+    Demo(Demo),
+    /// Make a node: its key, its configuration and, with --data, a network of its own
+    Init(Init),
+    /// Run the node: what systemd starts
+    Run(Run),
+    /// Check configuration, network, key and data, and say all that is wrong
+    Check(Check),
+    /// Print a ticket with which other nodes join this one's network
+    Invite(Invite),
+    /// Join a network with a ticket
+    Join(Join),
+    /// Ask a running node how it is
+    Status(Status),
+    /// Print the catalogue of log events
+    Events(Events),
+}
+
+/// Where the node lives.
+#[derive(Clone, Debug, Args)]
+pub struct StateDir {
+    /// Directory of the node's key, configuration and checkpoints
+    /// [default: $STATE_DIRECTORY, or ~/.local/state/starling]
+    #[arg(long, value_name = "DIR", env = "STARLING_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What a node learns from; the same for `init` and `join`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DataOptions {
+    /// digits, fashion-mnist, a .csv file, or an IDX images file
+    #[arg(long, value_name = "SOURCE")]
+    pub data: Option<String>,
+    /// IDX file with the labels of an IDX images file
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Column of a CSV file that holds the class
+    #[arg(long, value_name = "NAME")]
+    pub label_column: Option<String>,
+    /// Which of how many parts of the data this node takes
+    #[arg(long, value_name = "I/N")]
+    pub part: Option<String>,
+    /// How the parts are cut: iid, shards=K (K classes or so per part), dirichlet=A
+    #[arg(long, value_name = "SPLIT")]
+    pub split: Option<Split>,
+    /// Address to listen at; may be repeated
+    #[arg(long, value_name = "MULTIADDR")]
+    pub listen: Vec<String>,
+    /// Any configuration key
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  starling demo\n  starling demo --nodes 8 --kill-every 5\n  \
+                        starling demo --data fashion-mnist --split dirichlet=0.1\n  starling demo \
+                        --fast --json | tail -1")]
+pub struct Demo {
+    /// Daemons to start
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=64))]
+    pub nodes: u16,
+    /// digits (embedded) or fashion-mnist
+    #[arg(long, default_value = "digits")]
+    pub data: String,
+    /// How the data is cut among the nodes: iid, shards=K, dirichlet=A
+    #[arg(long, default_value = "shards=2")]
+    pub split: Split,
+    /// Seed of the cut and of the training
+    #[arg(long, default_value_t = 1)]
+    pub seed: u32,
+    /// Pace: about how long the flight takes
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: u32,
+    /// As fast as the machine allows
+    #[arg(long)]
+    pub fast: bool,
+    /// Kill a random daemon every so many seconds, and start it again two seconds later
+    #[arg(long, value_name = "SECONDS")]
+    pub kill_every: Option<f64>,
+    /// Codec of the models on the wire: ref3, int8, bf16, fp32
+    #[arg(long, default_value = "ref3")]
+    pub codec: String,
+    /// One JSON line per event, the verdict last
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  starling init --data digits --part 1/3 --split shards=2\n  \
+                        starling init --data /srv/bank.csv --label-column fraud --name fraud-v1")]
+pub struct Init {
+    #[command(flatten)]
+    pub place: StateDir,
+    #[command(flatten)]
+    pub data: DataOptions,
+    /// Name of the network
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Units of the hidden layers, comma-separated; empty for softmax regression
+    #[arg(long, value_name = "N,N")]
+    pub hidden: Option<String>,
+    /// Learning rate at the start
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Local steps after which learning ends; 0 for never
+    #[arg(long, value_name = "STEPS")]
+    pub age_max: Option<f64>,
+    /// Rows per local step
+    #[arg(long)]
+    pub batch: Option<u32>,
+    /// Let anyone join who knows the network, without a ticket
+    #[arg(long)]
+    pub open: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  starling run --state-dir /var/lib/starling")]
+pub struct Run {
+    #[command(flatten)]
+    pub place: StateDir,
+    /// Configuration file [default: starling.toml in the state directory]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Stop when standard input closes, and remove the state directory then
+    #[arg(long, hide = true)]
+    pub ephemeral: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  starling check --state-dir /var/lib/starling")]
+pub struct Check {
+    #[command(flatten)]
+    pub place: StateDir,
+    /// Configuration file [default: starling.toml in the state directory]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  starling invite --uses 2 --expires 1h")]
+pub struct Invite {
+    #[command(flatten)]
+    pub place: StateDir,
+    /// How many nodes the ticket admits
+    #[arg(long, default_value_t = 1)]
+    pub uses: u32,
+    /// How long it is valid: 90s, 15m, 12h, 7d
+    #[arg(long, default_value = "7d", value_name = "TIME")]
+    pub expires: String,
+    /// Print {"ticket", "uses", "not_after"} instead of the bare ticket
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  starling join starling1aeaq… --data digits --part 2/3 --split \
+                        shards=2"
+)]
+pub struct Join {
+    /// What `starling invite` printed
+    pub ticket: String,
+    #[command(flatten)]
+    pub place: StateDir,
+    #[command(flatten)]
+    pub data: DataOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  starling status --json | jq .round")]
+pub struct Status {
+    #[command(flatten)]
+    pub place: StateDir,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  starling events --json | jq -r .name")]
+pub struct Events {
+    /// One JSON line per event
+    #[arg(long)]
+    pub json: bool,
+}

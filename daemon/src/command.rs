@@ -1,0 +1,10 @@
+//! One file per command.
+
+pub mod check;
+pub mod demo;
+pub mod events;
+pub mod init;
+pub mod invite;
+pub mod join;
+pub mod run;
+pub mod status;

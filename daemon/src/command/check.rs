@@ -1,0 +1,54 @@
+//! `starling check`: everything that `run` would trip over, said at once.
+
+use crate::cli::Check;
+use crate::dataset;
+use crate::exit::Failure;
+use crate::setup;
+use crate::store::Store;
+
+/// Runs the command.
+pub fn run(options: &Check) -> Result<(), Failure> {
+    let store = Store::open(&setup::state_dir(&options.place)?)?;
+    let mut failures = Vec::new();
+    let mut note = |what: &str, result: Result<String, Failure>| match result {
+        Ok(found) => println!("ok    {what}: {found}"),
+        Err(failure) => {
+            println!("FAIL  {what}: {failure}");
+            failures.push(failure.code);
+        }
+    };
+    let config = setup::configuration(&store, options.config.as_deref());
+    let network = setup::network(&store);
+    let identity = setup::identity(&store, false);
+    note("configuration", config.as_ref().map(|_| "valid".to_owned()).map_err(Clone::clone));
+    note("key", identity.as_ref().map(|(_, node)| node.to_string()).map_err(Clone::clone));
+    let described = network.as_ref().map(|network| {
+        format!(
+            "{} \"{}\", {} parameters",
+            network.id.short(),
+            network.spec.name,
+            network.model.len()
+        )
+    });
+    note("network", described.map_err(Clone::clone));
+    if let (Ok(network), Ok((_, node))) = (&network, &identity) {
+        let chain = setup::membership(&store, network, *node);
+        note("membership", chain.map(|chain| format!("{} links to the root", chain.len())));
+    }
+    if let Ok(config) = &config {
+        let contacts = setup::contacts(&store, config);
+        note("peers", contacts.map(|peers| format!("{} known", peers.len())));
+        if let Ok(network) = &network {
+            let rows = dataset::own_part(config, &network.spec);
+            note("data", rows.map(|rows| format!("{} rows", rows.len())));
+        }
+    }
+    match failures.first() {
+        None => Ok(()),
+        Some(code) => {
+            let count = failures.len();
+            let plural = if count == 1 { "problem" } else { "problems" };
+            Err(Failure::new(*code, format!("{count} {plural} found")))
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `starling status`: how a running node is.
+
+use serde_json::{Value, json};
+
+use super::invite::ask;
+use crate::cli::Status;
+use crate::exit::Failure;
+use crate::setup;
+use crate::store::Store;
+
+/// Runs the command.
+pub fn run(options: &Status) -> Result<(), Failure> {
+    let store = Store::open(&setup::state_dir(&options.place)?)?;
+    let status = ask(&store, &json!({"command": "status"}))?;
+    if options.json {
+        println!("{status}");
+        return Ok(());
+    }
+    let text = |key: &str| status.get(key).and_then(Value::as_str).unwrap_or("-").to_owned();
+    let number = |key: &str| status.get(key).and_then(Value::as_f64);
+    let percent = |key: &str| {
+        number(key).map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
+    };
+    let whole = |key: &str| number(key).unwrap_or_default();
+    println!("node      {}", text("node"));
+    println!("network   {}", text("network"));
+    let of = number("age_max").map_or_else(String::new, |age_max| format!(" of {age_max:.0}"));
+    println!("phase     {}, round {}, age {:.0}{of}", text("phase"), whole("round"), whole("age"));
+    println!("loss      {:.4}", whole("loss"));
+    println!("accuracy  {} (scored by peers)", percent("cross_accuracy"));
+    println!("spread    {} of the model's length", percent("consensus"));
+    println!(
+        "merges    {} accepted, {} rejected, {} exchanges failed",
+        whole("accepted"),
+        whole("rejected"),
+        whole("failed")
+    );
+    println!(
+        "sent      {:.3} MB, of it models {:.3} MB",
+        mega(&status, "sent_bytes"),
+        mega(&status, "payload_sent_bytes")
+    );
+    println!("received  {:.3} MB", mega(&status, "received_bytes"));
+    let peers = status.get("peers").and_then(Value::as_array).cloned().unwrap_or_default();
+    println!("peers     {}", peers.len());
+    for peer in peers {
+        let id = peer.get("id").and_then(Value::as_str).unwrap_or("-");
+        let field = |key: &str| peer.get(key).and_then(Value::as_f64).unwrap_or_default();
+        println!("          {id}  round {}, age {:.0}", field("round"), field("age"));
+    }
+    Ok(())
+}
+
+fn mega(status: &Value, key: &str) -> f64 {
+    status.get(key).and_then(Value::as_f64).unwrap_or_default() / 1e6
+}

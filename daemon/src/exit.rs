@@ -1,0 +1,60 @@
+//! How the process ends: documented exit codes (sysexits.h) and one line that says why.
+
+use std::fmt;
+
+/// Exit codes; `docs` and scripts rely on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// Wrong command line.
+    Usage = 64,
+    /// State that cannot be used.
+    Corrupt = 65,
+    /// Data set missing or unusable.
+    Data = 66,
+    /// Cannot bind, or cannot reach a daemon or member.
+    Unavailable = 69,
+    /// A defect of Starling.
+    Internal = 70,
+    /// Input or output failed.
+    Io = 74,
+    /// Busy: try again later.
+    Temporary = 75,
+    /// Permissions or keys.
+    Permission = 77,
+    /// Configuration.
+    Config = 78,
+}
+
+/// Why a command ends without success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Its exit code.
+    pub code: Code,
+    /// Whose fault, what was expected, what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with this code and message.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// An operation on a file that failed.
+    pub fn io(what: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+        let code = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Code::Permission,
+            _ => Code::Io,
+        };
+        Self::new(code, format!("cannot {what} {}: {error}", path.display()))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}

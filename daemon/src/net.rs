@@ -1,0 +1,165 @@
+//! The network: libp2p on one side, nodes, frames and links on the other. Nothing outside this
+//! module names libp2p.
+//!
+//! Each node opens one stream to each linked node and writes frames on it; it reads frames from the
+//! streams that others open. A reader takes a frame's 240-byte prefix, has it checked, takes a
+//! memory permit for what the prefix promises, and only then reads on.
+
+mod address;
+mod streams;
+mod swarm;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use starling_protocol::envelope::{Border, Verified};
+use starling_protocol::fault::Rejection;
+use starling_protocol::id::{Keypair, NodeId};
+use starling_protocol::limits::LINKS_MAX;
+use starling_protocol::message::Hint;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::exit::Failure;
+
+pub use self::address::parse_contact;
+
+/// Events that may wait for the driver; readers wait when it is full.
+const EVENTS_MAX: usize = 256;
+/// Commands that may wait for the swarm.
+const COMMANDS_MAX: usize = 256;
+/// Frames that may wait for one slow peer; beyond it the link is cut.
+const FRAMES_QUEUED_MAX: usize = 64;
+/// Models being read at a time, beyond small frames: the memory that peers can make us hold.
+const MODELS_READ_MAX: usize = 4;
+/// Memory for small frames.
+const SMALL_FRAMES_BYTES: usize = 8 * 1024 * 1024;
+
+/// What the network reports.
+#[derive(Debug)]
+pub enum NetEvent {
+    /// All addresses we listen at, newly known.
+    Listening(Vec<String>),
+    /// A connection to a node exists.
+    Up(NodeId),
+    /// No connection to it exists any more.
+    Down(NodeId),
+    /// A frame passed the border.
+    Frame(Box<Verified>),
+    /// A frame did not.
+    Refused(NodeId, Rejection),
+    /// A stream to it could not be opened or broke: the link is of no use.
+    Broken(NodeId),
+    /// Someone on this local network.
+    Discovered(Hint),
+    /// Why a node could not be reached.
+    DialFailed(Option<NodeId>, String),
+}
+
+#[derive(Debug)]
+enum Command {
+    Dial(Hint),
+    Disconnect(NodeId),
+}
+
+/// How to join the network.
+#[derive(Debug)]
+pub struct Options {
+    /// The node's key.
+    pub key: Keypair,
+    /// Addresses to listen at; none for a client.
+    pub listen: Vec<String>,
+    /// Whether to look for members on the local network.
+    pub mdns: bool,
+    /// What every frame is checked against.
+    pub border: Border,
+}
+
+#[derive(Debug)]
+struct Writer {
+    frames: mpsc::Sender<Vec<u8>>,
+    task: JoinHandle<()>,
+}
+
+impl Writer {
+    /// Closes the queue and waits, not for long, until the other end has what was in it.
+    async fn drained(self) {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        drop(self.frames);
+        // A peer that takes longer misses a goodbye.
+        let _ = tokio::time::timeout(PATIENCE, self.task).await;
+    }
+}
+
+/// A running network.
+pub struct Net {
+    commands: mpsc::Sender<Command>,
+    events: mpsc::Receiver<NetEvent>,
+    streams: streams::Streams,
+    writers: BTreeMap<NodeId, Writer>,
+    swarm: JoinHandle<()>,
+}
+
+impl Net {
+    /// Listens and runs.
+    pub async fn start(options: Options) -> Result<Self, Failure> {
+        let (events_in, events) = mpsc::channel(EVENTS_MAX);
+        let (commands, commands_out) = mpsc::channel(COMMANDS_MAX);
+        let memory = SMALL_FRAMES_BYTES + MODELS_READ_MAX * options.border.model_bytes_max;
+        let memory = Arc::new(Semaphore::new(memory.min(Semaphore::MAX_PERMITS)));
+        let swarm = swarm::build(&options).await?;
+        let streams =
+            streams::Streams::new(swarm.control(), options.border, events_in.clone(), memory)?;
+        let swarm = tokio::spawn(swarm.run(commands_out, events_in));
+        Ok(Self { commands, events, streams, writers: BTreeMap::new(), swarm })
+    }
+
+    /// The next event; none if the network has stopped. Cancel safe.
+    pub async fn next(&mut self) -> Option<NetEvent> {
+        let event = self.events.recv().await?;
+        match &event {
+            NetEvent::Up(peer) if self.writers.len() <= 2 * LINKS_MAX => {
+                let (frames, queued) = mpsc::channel(FRAMES_QUEUED_MAX);
+                let task = self.streams.spawn_writer(*peer, queued);
+                self.writers.insert(*peer, Writer { frames, task });
+            }
+            NetEvent::Down(peer) => {
+                self.writers.remove(peer);
+            }
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// Connects to a node. Dropped if the swarm is that far behind: the node dials again.
+    pub fn dial(&self, hint: Hint) {
+        let _ = self.commands.try_send(Command::Dial(hint));
+    }
+
+    /// Sends what is queued for a node and then closes its connections.
+    pub fn disconnect(&mut self, peer: NodeId) {
+        let writer = self.writers.remove(&peer);
+        let commands = self.commands.clone();
+        tokio::spawn(async move {
+            if let Some(writer) = writer {
+                writer.drained().await;
+            }
+            // The swarm has stopped: there are no connections left to close.
+            let _ = commands.send(Command::Disconnect(peer)).await;
+        });
+    }
+
+    /// Queues a sealed frame; false if the node does not take what it is sent. What is sent to a
+    /// node whose link has just gone is lost with the link.
+    pub fn send(&mut self, peer: NodeId, frame: Vec<u8>) -> bool {
+        self.writers.get(&peer).is_none_or(|writer| writer.frames.try_send(frame).is_ok())
+    }
+
+    /// Lets queued frames out, then stops.
+    pub async fn stop(mut self) {
+        let writers = std::mem::take(&mut self.writers).into_values().map(Writer::drained);
+        futures::future::join_all(writers).await;
+        self.swarm.abort();
+    }
+}

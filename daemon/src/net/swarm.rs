@@ -1,0 +1,237 @@
+//! The libp2p swarm: connections and who is at the end of them. It rebuilds slowly and changes
+//! rarely; whatever can be elsewhere is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{DialError, NetworkBehaviour, Swarm, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, SwarmBuilder, identify, identity, mdns, noise, ping, tcp, tls};
+use libp2p::{TransportError, yamux};
+use starling_protocol::id::NodeId;
+use starling_protocol::limits::LINKS_MAX;
+use starling_protocol::message::Hint;
+use tokio::sync::mpsc;
+
+use super::address::{advertised, dialable, node_id, peer_id};
+use super::{Command, NetEvent, Options};
+use crate::exit::{Code, Failure};
+
+/// Connections that are being set up, at a time.
+const PENDING_MAX: u32 = 64;
+/// Two nodes that dial each other at once have two for a while.
+const CONNECTIONS_PER_PEER: u32 = 2;
+/// A connection without streams is closed after this time.
+const IDLE: Duration = Duration::from_secs(60);
+/// Concurrent dials of one node's addresses.
+const DIALS_PER_PEER: u8 = 4;
+/// libp2p's identify names a protocol, not a version: a stranger need not know it.
+const IDENTIFY: &str = "/starling/1";
+
+/// Managers first: a limit must refuse a connection before anyone hears of it.
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    limits: connection_limits::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    mdns: Toggle<mdns::tokio::Behaviour>,
+    stream: libp2p_stream::Behaviour,
+}
+
+/// A swarm that listens but does not run yet.
+pub(super) struct Built {
+    swarm: Swarm<Behaviour>,
+    listening: BTreeSet<Multiaddr>,
+    up: BTreeMap<PeerId, NodeId>,
+}
+
+fn limits() -> ConnectionLimits {
+    let links = u32::try_from(2 * LINKS_MAX).unwrap_or(u32::MAX);
+    ConnectionLimits::default()
+        .with_max_pending_incoming(Some(PENDING_MAX))
+        .with_max_pending_outgoing(Some(PENDING_MAX))
+        .with_max_established_incoming(Some(links))
+        .with_max_established_outgoing(Some(links))
+        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
+}
+
+fn behaviour(key: &identity::Keypair, with_mdns: bool) -> Result<Behaviour, std::io::Error> {
+    let config = identify::Config::new(IDENTIFY.to_owned(), key.public())
+        .with_agent_version("starling".to_owned());
+    let local = key.public().to_peer_id();
+    let mdns = with_mdns
+        .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local))
+        .transpose()?;
+    Ok(Behaviour {
+        limits: connection_limits::Behaviour::new(limits()),
+        identify: identify::Behaviour::new(config),
+        ping: ping::Behaviour::default(),
+        mdns: Toggle::from(mdns),
+        stream: libp2p_stream::Behaviour::new(),
+    })
+}
+
+/// Sets the swarm up and waits until it listens at every address.
+pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
+    let internal = |what: &str| Failure::new(Code::Internal, format!("network set-up: {what}"));
+    let key = identity::Keypair::ed25519_from_bytes(*options.key.to_seed())
+        .map_err(|error| internal(&error.to_string()))?;
+    let with_mdns = options.mdns;
+    let swarm = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::new().nodelay(true),
+            (tls::Config::new, noise::Config::new),
+            yamux::Config::default,
+        )
+        .map_err(|error| internal(&error.to_string()))?
+        .with_quic()
+        .with_dns()
+        .map_err(|error| internal(&error.to_string()))?
+        .with_behaviour(|key| Ok(behaviour(key, with_mdns)?))
+        .map_err(|error| internal(&error.to_string()))?
+        .with_swarm_config(|config| {
+            let dials =
+                std::num::NonZeroU8::new(DIALS_PER_PEER).unwrap_or(std::num::NonZeroU8::MIN);
+            config.with_idle_connection_timeout(IDLE).with_dial_concurrency_factor(dials)
+        })
+        .build();
+    let mut built = Built { swarm, listening: BTreeSet::new(), up: BTreeMap::new() };
+    for text in &options.listen {
+        built.listen(text).await?;
+    }
+    Ok(built)
+}
+
+impl Built {
+    async fn listen(&mut self, text: &str) -> Result<(), Failure> {
+        let expected = "expected one like /ip4/0.0.0.0/tcp/4001";
+        let address: Multiaddr = text.parse().map_err(|error| {
+            let message = format!("network.listen: `{text}` is no address ({error}): {expected}");
+            Failure::new(Code::Config, message)
+        })?;
+        let busy = |reason: String| {
+            let message = format!(
+                "cannot listen at {text}: {reason}. Stop what uses it, or choose another in \
+                 network.listen"
+            );
+            Failure::new(Code::Unavailable, message)
+        };
+        let listener = self.swarm.listen_on(address).map_err(|error| match error {
+            TransportError::MultiaddrNotSupported(_) => {
+                let message =
+                    format!("network.listen: `{text}` is neither TCP nor QUIC: {expected}");
+                Failure::new(Code::Config, message)
+            }
+            TransportError::Other(error) => busy(error.to_string()),
+        })?;
+        loop {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::NewListenAddr { listener_id, address } if listener_id == listener => {
+                    self.listening.insert(address);
+                    return Ok(());
+                }
+                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
+                    if listener_id == listener =>
+                {
+                    return Err(busy(error.to_string()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn control(&self) -> libp2p_stream::Control {
+        self.swarm.behaviour().stream.new_control()
+    }
+
+    /// Runs until the handle is gone.
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        events: mpsc::Sender<NetEvent>,
+    ) {
+        let mut next = Some(NetEvent::Listening(advertised(self.listening.iter())));
+        loop {
+            if let Some(event) = next.take() {
+                if events.send(event).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                event = self.swarm.select_next_some() => next = self.translate(event),
+                command = commands.recv() => match command {
+                    Some(command) => next = self.obey(command),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> Option<NetEvent> {
+        match command {
+            Command::Dial(hint) => {
+                let peer = peer_id(hint.id)?;
+                let options = DialOpts::peer_id(peer)
+                    .addresses(dialable(&hint))
+                    .condition(PeerCondition::DisconnectedAndNotDialing)
+                    .build();
+                // A dial that cannot begin is reported like one that failed.
+                let error = self.swarm.dial(options).err()?;
+                if matches!(error, DialError::DialPeerConditionFalse(_)) {
+                    // It is there already, or about to be.
+                    return None;
+                }
+                Some(NetEvent::DialFailed(Some(hint.id), plain(&error)))
+            }
+            Command::Disconnect(node) => {
+                // It is gone already if this fails.
+                let _ = self.swarm.disconnect_peer_id(peer_id(node)?);
+                None
+            }
+        }
+    }
+
+    fn translate(&mut self, event: SwarmEvent<BehaviourEvent>) -> Option<NetEvent> {
+        match event {
+            SwarmEvent::NewListenAddr { address, .. } => {
+                self.listening.insert(address);
+                Some(NetEvent::Listening(advertised(self.listening.iter())))
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.listening.remove(&address);
+                Some(NetEvent::Listening(advertised(self.listening.iter())))
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } => {
+                let node = node_id(peer_id)?;
+                self.up.insert(peer_id, node);
+                (num_established == NonZeroU32::MIN).then_some(NetEvent::Up(node))
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+                self.up.remove(&peer_id).map(NetEvent::Down)
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
+                Some(NetEvent::DialFailed(peer_id.and_then(node_id), plain(&error)))
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
+                // One at a time is enough: the others are announced again.
+                found.into_iter().find_map(|(peer, address)| {
+                    let id = node_id(peer)?;
+                    Some(NetEvent::Discovered(Hint { id, addresses: vec![address.to_string()] }))
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The first line of a libp2p error, which otherwise fills a screen.
+fn plain(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let text: Vec<&str> = text.split_whitespace().collect();
+    text.join(" ").chars().take(300).collect()
+}

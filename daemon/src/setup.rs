@@ -1,0 +1,204 @@
+//! From a state directory to what a node needs to run: shared by all commands.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use starling_config::{Config, DataSource, LogFormat, load, parse_network, render_with};
+use starling_node::node::Standing;
+use starling_node::spec::Network;
+use starling_node::{checkpoint, spec::Membership};
+use starling_protocol::admission::{Certificate, check_chain, decode_chain};
+use starling_protocol::id::{Keypair, NodeId};
+use starling_protocol::message::Hint;
+
+use crate::cli::{DataOptions, StateDir};
+use crate::exit::{Code, Failure};
+use crate::net::parse_contact;
+use crate::store::{Loaded, Store};
+
+/// The state directory that a command works on.
+pub fn state_dir(place: &StateDir) -> Result<PathBuf, Failure> {
+    if let Some(directory) = &place.state_dir {
+        return Ok(directory.clone());
+    }
+    if let Some(directory) = std::env::var_os("STATE_DIRECTORY") {
+        return Ok(directory.into());
+    }
+    if let Some(directory) = std::env::var_os("XDG_STATE_HOME") {
+        return Ok(PathBuf::from(directory).join("starling"));
+    }
+    let home = std::env::var_os("HOME").ok_or_else(|| {
+        Failure::new(Code::Usage, "no home directory is known: name a --state-dir")
+    })?;
+    Ok(PathBuf::from(home).join(".local/state/starling"))
+}
+
+/// Reads the configuration: the file, then the environment.
+pub fn configuration(store: &Store, file: Option<&Path>) -> Result<Config, Failure> {
+    let (name, text) = match file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                let message = format!("cannot read the configuration {}: {error}", path.display());
+                Failure::new(Code::Config, message)
+            })?;
+            (path.display().to_string(), text)
+        }
+        None => {
+            let text = store.read_text("starling.toml")?.unwrap_or_default();
+            (store.path("starling.toml").display().to_string(), text)
+        }
+    };
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    load(&name, &text, &environment, &[])
+        .map_err(|errors| Failure::new(Code::Config, errors.to_string()))
+}
+
+/// Reads what the network is.
+pub fn network(store: &Store) -> Result<Network, Failure> {
+    let text = store.read_text("network.toml")?.ok_or_else(|| {
+        let message = format!(
+            "{} belongs to no network: found one with `starling init --data …`, or use `starling \
+             join TICKET`",
+            store.root().display()
+        );
+        Failure::new(Code::Config, message)
+    })?;
+    let name = store.path("network.toml").display().to_string();
+    parse_network(&name, &text).map_err(|error| Failure::new(Code::Config, error))
+}
+
+/// Reads the node's way from the root, and checks it.
+pub fn membership(
+    store: &Store,
+    network: &Network,
+    node: NodeId,
+) -> Result<Vec<Certificate>, Failure> {
+    let bytes = store.read("membership")?.unwrap_or_default();
+    let damaged = || {
+        let message = format!(
+            "{} is damaged: restore it, or join again with a new ticket",
+            store.path("membership").display()
+        );
+        Failure::new(Code::Corrupt, message)
+    };
+    let chain =
+        if bytes.is_empty() { Vec::new() } else { decode_chain(&bytes).map_err(|_| damaged())? };
+    if network.spec.membership == Membership::Invite {
+        check_chain(network.id, network.spec.root, &chain, node).map_err(|denial| {
+            let message = format!(
+                "this node is no member of network {}: {denial}. Join it with a ticket",
+                network.id.short()
+            );
+            Failure::new(Code::Permission, message)
+        })?;
+    }
+    Ok(chain)
+}
+
+/// Members to dial: those in the configuration, and those that `join` was told of.
+pub fn contacts(store: &Store, config: &Config) -> Result<Vec<Hint>, Failure> {
+    let learnt = store.read_text("contacts")?.unwrap_or_default();
+    let configured = config.peers.iter().map(|text| ("network.peers", text.as_str()));
+    let learnt = learnt.lines().map(|text| ("contacts", text));
+    let mut hints: Vec<Hint> = Vec::new();
+    for (place, text) in configured.chain(learnt) {
+        let hint = parse_contact(text)
+            .map_err(|error| Failure::new(Code::Config, format!("{place}: {error}")))?;
+        match hints.iter_mut().find(|known| known.id == hint.id) {
+            Some(known) => known.addresses.extend(hint.addresses),
+            None => hints.push(hint),
+        }
+    }
+    Ok(hints)
+}
+
+/// A checkpoint with both its parts.
+pub type Restored = (Standing, checkpoint::Vectors);
+
+/// Reads the newest checkpoint of `network`.
+pub fn restore(store: &Store, network: &Network) -> Result<Loaded<Restored>, Failure> {
+    store.load_checkpoint(|bytes| {
+        let checkpoint = checkpoint::decode(bytes, network.id, network.model.len())
+            .map_err(|error| error.to_string())?;
+        let standing = Standing::decode(&checkpoint.standing).map_err(|error| error.to_string())?;
+        Ok::<_, String>((standing, checkpoint.vectors))
+    })
+}
+
+/// Options of the command line as configuration keys.
+fn overrides(options: &DataOptions) -> Result<Vec<(String, String)>, Failure> {
+    let mut pairs = Vec::new();
+    let mut push = |key: &str, value: Option<String>| {
+        pairs.extend(value.map(|value| (key.to_owned(), value)));
+    };
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or(path.to_owned());
+    let source = options.data.as_ref().map(|text| match text.as_str() {
+        "" | "digits" | "fashion-mnist" => text.clone(),
+        path => absolute(Path::new(path)).display().to_string(),
+    });
+    push("data.source", source);
+    push("data.labels", options.labels.as_ref().map(|path| absolute(path).display().to_string()));
+    push("data.label_column", options.label_column.clone());
+    push("data.part", options.part.clone());
+    push("data.split", options.split.as_ref().map(ToString::to_string));
+    push("network.listen", (!options.listen.is_empty()).then(|| options.listen.join(",")));
+    for setting in &options.set {
+        let (key, value) = setting.split_once('=').ok_or_else(|| {
+            let message = format!("--set {setting}: expected KEY=VALUE, such as log.format=json");
+            Failure::new(Code::Usage, message)
+        })?;
+        pairs.push((key.to_owned(), value.to_owned()));
+    }
+    Ok(pairs)
+}
+
+/// Makes the configuration file of a new node from the command line's options and `more`; checked.
+pub fn new_configuration(
+    store: &Store,
+    options: &DataOptions,
+    more: Vec<(String, String)>,
+) -> Result<(Config, String), Failure> {
+    let mut pairs = more;
+    pairs.extend(overrides(options)?);
+    // Later pairs win: the command line over what a command would choose.
+    let mut seen = BTreeSet::new();
+    pairs.reverse();
+    pairs.retain(|(key, _)| seen.insert(key.clone()));
+    pairs.reverse();
+    load("command line", "", &[], &pairs)
+        .map_err(|errors| Failure::new(Code::Usage, errors.to_string()))?;
+    let borrowed: Vec<(&str, String)> =
+        pairs.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    let text = render_with(&borrowed);
+    let name = store.path("starling.toml").display().to_string();
+    let config = load(&name, &text, &[], &[])
+        .map_err(|errors| Failure::new(Code::Internal, errors.to_string()))?;
+    Ok((config, text))
+}
+
+/// The node's key and what it is called.
+pub fn identity(store: &Store, create: bool) -> Result<(Keypair, NodeId), Failure> {
+    let key = store.identity(create)?;
+    let node = key.id();
+    Ok((key, node))
+}
+
+/// Practice data sets are small enough to be over in a second: their nodes are paced, so that they
+/// can be watched.
+pub fn practice_pace(data: Option<&String>) -> Vec<(String, String)> {
+    let practice = data.is_some_and(|data| matches!(data.as_str(), "digits" | "fashion-mnist"));
+    let pace = ("training.round_period_ms".to_owned(), "50".to_owned());
+    if practice { vec![pace] } else { Vec::new() }
+}
+
+/// Whether there is anything to learn from.
+pub fn has_data(config: &Config) -> bool {
+    config.data != DataSource::None
+}
+
+/// The log format of a command that is no daemon.
+pub fn quiet_log() {
+    crate::log::init(LogFormat::Auto);
+}

@@ -1,0 +1,397 @@
+//! The state directory: the only code that writes files.
+//!
+//! ```text
+//! starling.toml        configuration            identity.seed   the node's key, mode 0600
+//! network.toml         what the network is      membership      chain of certificates
+//! boot                 how often it started     lock            held while a daemon runs
+//! contacts             members to dial          control.sock    where `starling status` asks
+//! checkpoints/ckpt-%016x   the newest three     bad/            those that could not be read
+//! ```
+//! A file appears whole or not at all: it is written under a temporary name, synced, renamed, and
+//! its directory synced. A temporary file is never read.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use starling_protocol::id::Keypair;
+use zeroize::Zeroizing;
+
+use crate::exit::{Code, Failure};
+
+/// Checkpoints kept.
+const GENERATIONS: usize = 3;
+/// Unreadable checkpoints kept for inspection.
+const BAD_KEPT: usize = 3;
+/// Largest small file read: configuration, specification, chain.
+const SMALL_FILE_MAX: u64 = 1024 * 1024;
+/// Largest checkpoint: four vectors of 64 Mi parameters and a record.
+const CHECKPOINT_MAX: u64 = 4 * 256 * 1024 * 1024 + 1024 * 1024;
+
+/// A state directory.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    _lock: Option<File>,
+}
+
+/// A checkpoint that was read, and the ones that could not be.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// The newest usable one with its generation.
+    pub newest: Option<(u64, T)>,
+    /// Generations that were put aside, and why.
+    pub bad: Vec<(u64, String)>,
+}
+
+impl Store {
+    /// The directory at `root`, made if it does not exist.
+    pub fn create(root: &Path) -> Result<Self, Failure> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(root).map_err(|error| Failure::io("create", root, &error))?;
+        Ok(Self { root: root.to_owned(), _lock: None })
+    }
+
+    /// The directory at `root`, which must exist.
+    pub fn open(root: &Path) -> Result<Self, Failure> {
+        if !root.is_dir() {
+            let message = format!(
+                "no state directory at {}: make one with `starling init` or `starling join TICKET`",
+                root.display()
+            );
+            return Err(Failure::new(Code::Config, message));
+        }
+        Ok(Self { root: root.to_owned(), _lock: None })
+    }
+
+    /// Takes the directory for this process alone.
+    pub fn lock(&mut self) -> Result<(), Failure> {
+        let path = self.path("lock");
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = file.map_err(|error| Failure::io("open", &path, &error))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            let message = format!(
+                "another starling runs on {}: stop it, or use another --state-dir",
+                self.root.display()
+            );
+            Failure::new(Code::Temporary, message)
+        })?;
+        self._lock = Some(file);
+        Ok(())
+    }
+
+    /// A path within.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Writes a small file, whole or not at all.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+        let path = self.path(name);
+        write_whole(&path, bytes).map_err(|error| Failure::io("write", &path, &error))
+    }
+
+    /// Reads a small file; none if there is none.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let path = self.path(name);
+        match read_bounded(&path, SMALL_FILE_MAX) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Failure::io("read", &path, &error)),
+        }
+    }
+
+    /// Reads a small text file; none if there is none.
+    pub fn read_text(&self, name: &str) -> Result<Option<String>, Failure> {
+        let Some(bytes) = self.read(name)? else { return Ok(None) };
+        String::from_utf8(bytes).map(Some).map_err(|_| {
+            let message = format!("{} is not UTF-8 text: restore it", self.path(name).display());
+            Failure::new(Code::Config, message)
+        })
+    }
+
+    /// The node's key: a systemd credential if there is one, else the file here, made if `create`.
+    pub fn identity(&self, create: bool) -> Result<Keypair, Failure> {
+        if let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") {
+            let path = PathBuf::from(directory).join("identity");
+            if path.exists() {
+                return read_seed(&path);
+            }
+        }
+        let path = self.path("identity.seed");
+        if !path.exists() && create {
+            let mut seed = Zeroizing::new([0; 32]);
+            fill_random(&mut *seed)?;
+            self.write("identity.seed", &*seed)?;
+        }
+        check_private(&path)?;
+        read_seed(&path)
+    }
+
+    /// Counts this start, durably, and says how many there were.
+    pub fn next_epoch(&self) -> Result<u64, Failure> {
+        let text = self.read_text("boot")?.unwrap_or_default();
+        let before = match text.trim() {
+            "" => 0,
+            text => text.parse::<u64>().map_err(|_| {
+                let path = self.path("boot");
+                let message = format!(
+                    "{} holds no number: peers would take this node's frames for replays. Write a \
+                     number above all earlier boots into it",
+                    path.display()
+                );
+                Failure::new(Code::Corrupt, message)
+            })?,
+        };
+        let epoch = before.saturating_add(1);
+        self.write("boot", format!("{epoch}\n").as_bytes())?;
+        Ok(epoch)
+    }
+
+    fn generations(&self) -> Result<Vec<u64>, Failure> {
+        let path = self.path("checkpoints");
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Failure::io("read", &path, &error)),
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut found: Vec<u64> = names.filter_map(|name| generation_of(&name)).collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Whether any checkpoint is there, readable or not.
+    pub fn has_checkpoints(&self) -> Result<bool, Failure> {
+        Ok(!self.generations()?.is_empty())
+    }
+
+    /// Puts a checkpoint on disk and forgets the oldest; its generation. An error leaves the older
+    /// ones as they were.
+    pub fn save_checkpoint(&self, bytes: &[u8]) -> Result<u64, Failure> {
+        let directory = self.path("checkpoints");
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(&directory).map_err(|error| Failure::io("create", &directory, &error))?;
+        let older = self.generations()?;
+        let generation = older.last().map_or(1, |last| last.saturating_add(1));
+        let path = checkpoint_path(&directory, generation);
+        write_whole(&path, bytes).map_err(|error| Failure::io("write", &path, &error))?;
+        let surplus = (older.len() + 1).saturating_sub(GENERATIONS);
+        for old in older.iter().take(surplus) {
+            // What cannot be removed now is tried again at the next checkpoint.
+            let _ = fs::remove_file(checkpoint_path(&directory, *old));
+        }
+        Ok(generation)
+    }
+
+    /// The newest checkpoint that `read` accepts. Others are put aside in `bad/`.
+    pub fn load_checkpoint<T, E: ToString>(
+        &self,
+        read: impl Fn(&[u8]) -> Result<T, E>,
+    ) -> Result<Loaded<T>, Failure> {
+        let directory = self.path("checkpoints");
+        let mut loaded = Loaded { newest: None, bad: Vec::new() };
+        for generation in self.generations()?.into_iter().rev() {
+            let path = checkpoint_path(&directory, generation);
+            let content = read_bounded(&path, CHECKPOINT_MAX).map_err(|error| error.to_string());
+            match content.and_then(|bytes| read(&bytes).map_err(|error| error.to_string())) {
+                Ok(value) => {
+                    loaded.newest = Some((generation, value));
+                    break;
+                }
+                Err(reason) => {
+                    self.put_aside(&path);
+                    loaded.bad.push((generation, reason));
+                }
+            }
+        }
+        Ok(loaded)
+    }
+
+    fn put_aside(&self, path: &Path) {
+        let bad = self.path("bad");
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&bad);
+        let kept = fs::read_dir(&bad).map_or(0, Iterator::count);
+        // Failing to move it costs nothing but a second look at the next start.
+        if let (Ok(()), true, Some(name)) = (made, kept < BAD_KEPT, path.file_name()) {
+            let _ = fs::rename(path, bad.join(name));
+        }
+    }
+}
+
+fn checkpoint_path(directory: &Path, generation: u64) -> PathBuf {
+    directory.join(format!("ckpt-{generation:016x}"))
+}
+
+fn generation_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("ckpt-").filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok().filter(|value| format!("{value:016x}") == digits)
+}
+
+/// Fills `bytes` from the system's generator.
+pub fn fill_random(bytes: &mut [u8]) -> Result<(), Failure> {
+    getrandom::fill(bytes).map_err(|error| {
+        Failure::new(Code::Internal, format!("the system gave no random bytes: {error}"))
+    })
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let temporary = directory.join(format!(".tmp-{}-{name}", std::process::id()));
+    let result = (|| {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file =
+            options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(directory)?.sync_all()
+    })();
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = options.read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(std::io::Error::other(format!("longer than {bytes_max} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn check_private(path: &Path) -> Result<(), Failure> {
+    let metadata = fs::symlink_metadata(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            let message = format!("no key at {}: run `starling init`", path.display());
+            Failure::new(Code::Permission, message)
+        }
+        _ => Failure::io("read", path, &error),
+    })?;
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        let message = format!(
+            "the key {path} has mode {mode:04o}, others could read it: run `chmod 600 {path}`, and \
+             make a new key if others may have"
+        );
+        return Err(Failure::new(Code::Permission, message));
+    }
+    Ok(())
+}
+
+fn read_seed(path: &Path) -> Result<Keypair, Failure> {
+    let bytes = read_bounded(path, 64).map(Zeroizing::new);
+    let bytes = bytes.map_err(|error| Failure::io("read", path, &error))?;
+    let seed: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| {
+        let message = format!(
+            "the key {} has {} bytes, expected 32: restore it from a backup",
+            path.display(),
+            bytes.len()
+        );
+        Failure::new(Code::Permission, message)
+    })?;
+    Ok(Keypair::from_seed(seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let store = Store::create(&directory.path().join("state")).expect("made");
+        (directory, store)
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<u8>, String> {
+        if bytes.starts_with(b"good") { Ok(bytes.to_vec()) } else { Err("bad bytes".into()) }
+    }
+
+    #[test]
+    fn keeps_three_generations_and_loads_the_newest_good_one() {
+        let (_guard, store) = store();
+        for index in 1..=5_u64 {
+            let bytes = format!("good {index}");
+            assert_eq!(store.save_checkpoint(bytes.as_bytes()), Ok(index));
+        }
+        assert_eq!(store.generations(), Ok(vec![3, 4, 5]));
+        let newest = checkpoint_path(&store.path("checkpoints"), 5);
+        fs::remove_file(&newest).expect("removed");
+        symlink("/etc/passwd", &newest).expect("linked");
+        fs::write(checkpoint_path(&store.path("checkpoints"), 4), "torn").expect("written");
+        fs::write(store.path("checkpoints/.tmp-1-ckpt-0000000000000009"), "good").expect("written");
+        fs::write(store.path("checkpoints/ckpt-9"), "good").expect("written");
+        let loaded = store.load_checkpoint(read).expect("readable");
+        assert_eq!(loaded.newest, Some((3, b"good 3".to_vec())));
+        assert_eq!(loaded.bad.iter().map(|bad| bad.0).collect::<Vec<_>>(), [5, 4]);
+        assert_eq!(store.generations(), Ok(vec![3]));
+        assert_eq!(store.save_checkpoint(b"good"), Ok(4));
+    }
+
+    #[test]
+    fn a_failed_write_leaves_what_was_there() {
+        let (_guard, store) = store();
+        store.save_checkpoint(b"good 1").expect("saved");
+        let directory = store.path("checkpoints");
+        fs::create_dir(directory.join("ckpt-0000000000000002")).expect("in the way");
+        fs::write(directory.join("ckpt-0000000000000002/x"), "").expect("not empty");
+        assert_eq!(store.generations().map(|all| all.len()), Ok(2));
+        let loaded = store.load_checkpoint(read).expect("readable");
+        assert_eq!(loaded.newest.map(|newest| newest.0), Some(1));
+    }
+
+    #[test]
+    fn the_key_is_private_and_stable() {
+        let (_guard, store) = store();
+        assert_eq!(store.identity(false).expect_err("none").code, Code::Permission);
+        let id = store.identity(true).expect("made").id();
+        assert_eq!(store.identity(false).expect("kept").id(), id);
+        let path = store.path("identity.seed");
+        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
+        let failure = store.identity(false).expect_err("open to all");
+        assert_eq!(failure.code, Code::Permission);
+        assert!(failure.message.contains("0644") && failure.message.contains("chmod 600"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set");
+        fs::write(&path, [1; 31]).expect("written");
+        assert_eq!(store.identity(false).expect_err("short").code, Code::Permission);
+    }
+
+    #[test]
+    fn boots_are_counted_and_one_process_holds_the_lock() {
+        let (guard, mut store) = store();
+        assert_eq!(store.next_epoch(), Ok(1));
+        assert_eq!(store.next_epoch(), Ok(2));
+        fs::write(store.path("boot"), "many").expect("written");
+        assert_eq!(store.next_epoch().expect_err("no number").code, Code::Corrupt);
+        store.lock().expect("free");
+        let mut second = Store::open(&guard.path().join("state")).expect("there");
+        assert_eq!(second.lock().expect_err("taken").code, Code::Temporary);
+        drop(store);
+        second.lock().expect("free again");
+    }
+}
