@@ -13,6 +13,10 @@ pub struct Rule {
     pub codec: Codec,
     /// Whether far models are rejected and clipped.
     pub gate: bool,
+    /// The gate's threshold is at least so many local updates of a model that has everything to learn,
+    /// at the present learning rate. Without it a flock that agrees closely shuts out the one node
+    /// that knows what the others have forgotten.
+    pub gate_floor: f64,
     /// Whether peers that pull in one direction lose weight.
     pub filter: bool,
     /// Whether ages weigh.
@@ -30,6 +34,7 @@ impl Default for Rule {
         Self {
             codec: Codec::Ref3,
             gate: true,
+            gate_floor: 1.0,
             filter: true,
             ages: true,
             outer: Some(OuterRule { momentum: 0.9, rate: 0.7, velocity_clip: 3.0 }),

@@ -22,7 +22,7 @@ use starling_protocol::limits::VIEW_MAX;
 use starling_protocol::message::Hint;
 use starling_protocol::time::Time;
 
-pub use self::scenario::{Churn, Partition, Scenario};
+pub use self::scenario::{Churn, Outage, Partition, Scenario};
 
 use self::actor::{Actor, Parcel};
 use crate::spec::Network;

@@ -13,7 +13,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::id::NodeId;
-use crate::limits::{CANDIDATES_MAX, DIAL_BACKOFF_MAX, VIEW_MAX};
+use crate::limits::{ADDRESSES_MAX, CANDIDATES_MAX, DIAL_BACKOFF_MAX, VIEW_MAX};
 use crate::message::Hint;
 use crate::time::Time;
 
@@ -37,13 +37,17 @@ pub struct View {
 }
 
 impl View {
-    /// Takes note of a node and of addresses to try; the newest addresses win. Once
-    /// [`CANDIDATES_MAX`] are known a random one that is neither pinned nor in the view makes room.
+    /// Takes note of a node and of addresses to try, beside those that are known: hearsay may be
+    /// older than what we have. Once [`CANDIDATES_MAX`] are known a random one that is neither
+    /// pinned nor in the view makes room.
     pub fn learn(&mut self, hint: &Hint, pinned: bool, rng: &mut ChaCha8Rng) {
         if let Some(known) = self.candidates.get_mut(&hint.id) {
             known.pinned |= pinned;
-            if !hint.addresses.is_empty() {
-                known.addresses.clone_from(&hint.addresses);
+            for address in &hint.addresses {
+                if !known.addresses.contains(address) {
+                    known.addresses.insert(0, address.clone());
+                    known.addresses.truncate(ADDRESSES_MAX);
+                }
             }
             return;
         }
@@ -144,11 +148,13 @@ impl View {
             .min()
     }
 
-    /// A link to `id` is up and it said Hello.
-    pub fn reached(&mut self, id: NodeId) {
-        if let Some(candidate) = self.candidates.get_mut(&id) {
+    /// A link to a node is up and it said where it listens: that replaces all hearsay.
+    pub fn reached(&mut self, hint: &Hint, rng: &mut ChaCha8Rng) {
+        self.learn(hint, false, rng);
+        if let Some(candidate) = self.candidates.get_mut(&hint.id) {
             candidate.failures = 0;
             candidate.retry_at = Time::ZERO;
+            candidate.addresses.clone_from(&hint.addresses);
         }
     }
 
@@ -258,8 +264,27 @@ mod tests {
         assert!(retry > Time::ZERO && retry <= Time::ZERO + Duration::from_secs(2));
         assert_eq!(view.due_for_dial(retry, |_| true, &mut rng).len(), 0);
         assert_eq!(view.due_for_dial(retry, |_| false, &mut rng).len(), 1);
-        view.reached(hint(0).id);
+        view.reached(&hint(0), &mut rng);
         assert_eq!(view.next_dial(|_| false), Some(Time::ZERO));
+    }
+
+    #[test]
+    fn hearsay_adds_addresses_and_the_node_itself_replaces_them() {
+        let (mut view, mut rng) = view(1);
+        let at = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}");
+        let said = |ports: &[u16]| Hint {
+            id: hint(0).id,
+            addresses: ports.iter().copied().map(at).collect(),
+        };
+        view.learn(&said(&[7]), false, &mut rng);
+        assert_eq!(view.candidates().next(), Some(said(&[7, 0])));
+        view.reached(&said(&[9]), &mut rng);
+        view.learn(&said(&[7]), false, &mut rng);
+        assert_eq!(view.candidates().next(), Some(said(&[7, 9])));
+        for port in 10..30 {
+            view.learn(&said(&[port]), false, &mut rng);
+        }
+        assert_eq!(view.candidates().next().map(|hint| hint.addresses.len()), Some(ADDRESSES_MAX));
     }
 
     #[test]

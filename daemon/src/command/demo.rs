@@ -23,8 +23,8 @@ const PATIENCE_FACTOR: u32 = 6;
 const PATIENCE_MIN: Duration = Duration::from_secs(120);
 /// How long a killed daemon stays away.
 const AWAY: Duration = Duration::from_secs(2);
-/// No more kills once a node has come so far: it would not be back in time.
-const LAST_KILL: f64 = 0.93;
+/// No more kills once a node has come so far: the victim would be away at the end.
+const LAST_KILL: f64 = 0.9;
 /// How often the table is drawn.
 const DRAW: Duration = Duration::from_millis(250);
 

@@ -103,7 +103,7 @@ impl Node {
                     }
                 }
                 if let Some(merge) = merge {
-                    let threshold = self.distances.threshold(self.counters.update_norm);
+                    let threshold = self.threshold();
                     self.merged(peer, age - own_age, weight, threshold, &merge);
                 }
             }

@@ -266,8 +266,7 @@ impl Node {
         link.epoch = Some(epoch);
         link.standing = hello.standing;
         let hint = Hint { id: peer, addresses: hello.addresses };
-        self.view.learn(&hint, false, &mut self.rng);
-        self.view.reached(peer);
+        self.view.reached(&hint, &mut self.rng);
         self.fill_view();
         let (age, peers) = (hello.standing.age, self.peers());
         self.event(Event::PeerConnected { peer: peer.to_string(), age, peers });
@@ -414,15 +413,16 @@ impl Node {
         self.outputs.extend(due.into_iter().map(Output::Dial));
     }
 
-    /// Leaves a failing partner alone for a while.
+    /// Leaves a failing partner alone for a while: twice as long each time, from what waiting for it
+    /// has cost.
     pub(super) fn cool_down(&mut self, peer: NodeId) {
         let jitter = self.rng.random_range(0.5..1.5);
+        let cost = self.latency.timeout(Duration::ZERO);
         let now = self.now;
         if let Some(link) = self.links.get_mut(&peer) {
             link.failures = link.failures.saturating_add(1);
-            let seconds = 2_f64.powi(link.failures.min(10).cast_signed());
-            let span = Duration::from_secs_f64(seconds * jitter).min(COOLDOWN_MAX);
-            link.cooldown_until = now + span;
+            let factor = 2_f64.powi(link.failures.min(10).cast_signed()) * jitter;
+            link.cooldown_until = now + cost.mul_f64(factor).min(COOLDOWN_MAX);
         }
     }
 }

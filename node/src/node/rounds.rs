@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use rand::RngExt;
 use starling_learning::compress::Codec;
 use starling_protocol::envelope::Frame;
 use starling_protocol::fault::Rejection;
@@ -21,6 +22,8 @@ const ISOLATED_ROUNDS: u64 = 5;
 const ALONE_SHARE: f64 = 0.05;
 /// The same in networks without an end, local steps.
 const ALONE_STEPS: f64 = 1000.0;
+/// What is kept per round of the gradient's largest length.
+const SCALE_DECAY: f64 = 0.999;
 /// Between two `round.completed` lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -220,6 +223,12 @@ impl Node {
         counters.step_ns = u64::try_from(elapsed).unwrap_or(u64::MAX);
         counters.rounds += 1;
         counters.silent_rounds += 1;
+        let rate = self.network.schedule().rate_at(self.standing.age);
+        if rate > 0.0 {
+            let gradient = update_norm / (rate * f64::from(steps.max(1)));
+            let scale = &mut self.standing.gradient_scale;
+            *scale = gradient.max(*scale * SCALE_DECAY);
+        }
         self.standing.round += 1;
         self.standing.steps += u64::from(steps);
         // Lineage does not age in isolation, or a fast island would replace the flock.
@@ -317,8 +326,16 @@ impl Node {
         let rule = &self.settings.rule;
         let age = self.ages.believe(claim, self.standing.age);
         let weight = if rule.ages { merge_weight(self.standing.age, age) } else { 0.5 };
-        let threshold = self.distances.threshold(self.counters.update_norm);
+        let threshold = self.threshold();
         (age, MergeTerms { threshold, weight, recover })
+    }
+
+    /// How far a partner's model usually is, or may be at the present learning rate.
+    pub(super) fn threshold(&self) -> f64 {
+        let usual = self.distances.threshold(self.counters.update_norm);
+        let rate = self.network.schedule().rate_at(self.standing.age);
+        let fresh = rate * f64::from(self.settings.steps_per_round) * self.standing.gradient_scale;
+        usual.max(self.settings.rule.gate_floor * fresh)
     }
 
     /// Books a merge, whoever asked for it, with a model `older` steps older than ours.
@@ -408,6 +425,8 @@ impl Node {
         }
         let training = Duration::from_nanos(self.counters.step_ns) * self.settings.steps_per_round;
         let period = self.settings.round_period.max(self.exchange_time() * 4).max(training);
+        // Nodes of one pace must not all ask at once, or they find each other busy.
+        let period = period.mul_f64(self.rng.random_range(0.9..1.1));
         self.stage = Stage::Pausing { until: self.counters.round_begun + period };
         self.run_round();
     }

@@ -25,6 +25,8 @@ pub struct Standing {
     pub steps: u64,
     /// Whether it ever exchanged with anyone. From then on it does not age alone.
     pub met: bool,
+    /// Length of a local step's gradient when everything was still to be learnt.
+    pub gradient_scale: f64,
     /// Uses of tickets.
     pub tickets: Vec<TicketUse>,
     /// Nodes it knows.
@@ -64,6 +66,7 @@ impl Standing {
     pub fn decode(bytes: &[u8]) -> Result<Self, StandingError> {
         let standing: Self = codec::decode_exact(bytes)?;
         let bounded = (0.0..=AGE_MAX).contains(&standing.age)
+            && (0.0..=f64::MAX).contains(&standing.gradient_scale)
             && standing.peers.len() <= CANDIDATES_MAX
             && standing.tickets.len() <= TICKETS_COUNTED_MAX;
         if bounded { Ok(standing) } else { Err(StandingError::OutOfRange) }

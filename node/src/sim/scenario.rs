@@ -26,6 +26,17 @@ pub struct Partition {
     pub share: f64,
 }
 
+/// One node that is down for a while.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outage {
+    /// Which node.
+    pub node: usize,
+    /// When it crashes.
+    pub begin: Duration,
+    /// When it is started again.
+    pub end: Duration,
+}
+
 /// A virtual network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
@@ -47,6 +58,8 @@ pub struct Scenario {
     pub duplication: f64,
     /// Nodes that go away and come back.
     pub churn: Option<Churn>,
+    /// Single crashes.
+    pub outages: Vec<Outage>,
     /// A cut.
     pub partition: Option<Partition>,
     /// Virtual time at the latest end.
@@ -66,6 +79,7 @@ impl Default for Scenario {
             loss: 0.0,
             duplication: 0.0,
             churn: None,
+            outages: Vec::new(),
             partition: None,
             duration_max: Duration::from_secs(3600),
         }
