@@ -77,10 +77,10 @@ fn run(
             None => worker.advance(),
         };
         progress.fetch_add(1, Ordering::Relaxed);
-        if let Some(result) = result {
-            if done.blocking_send(result).is_err() {
-                return;
-            }
+        if let Some(result) = result
+            && done.blocking_send(result).is_err()
+        {
+            return;
         }
     }
 }

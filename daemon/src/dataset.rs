@@ -95,14 +95,14 @@ fn read_table(config: &Config, path: &Path, spec: Option<&NetworkSpec>) -> Resul
     let table = read_csv(open(path)?, &config.data_label_column, vocabulary)
         .map_err(|error| unusable(&name, &error))?;
     let known = spec.map(|spec| &spec.features).filter(|features| !features.names.is_empty());
-    if let Some(known) = known {
-        if known.names != table.feature_names {
-            let message = format!(
-                "data {name}: the network expects the columns {}, in this order",
-                known.names.join(", ")
-            );
-            return Err(Failure::new(Code::Data, message));
-        }
+    if let Some(known) = known
+        && known.names != table.feature_names
+    {
+        let message = format!(
+            "data {name}: the network expects the columns {}, in this order",
+            known.names.join(", ")
+        );
+        return Err(Failure::new(Code::Data, message));
     }
     let features = known.cloned().unwrap_or_else(|| {
         let (mean, scale) = statistics(&table.data);

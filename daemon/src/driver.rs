@@ -218,6 +218,7 @@ impl Running {
                     driver.net.disconnect(address.recipient);
                 }
             }
+            Output::Admitted(peer) => driver.net.admit(peer),
             Output::Dial(hint) => driver.net.dial(hint),
             Output::Disconnect(peer) => driver.net.disconnect(peer),
             Output::Compute(id, job) => driver.compute.submit(id, job)?,
@@ -371,10 +372,10 @@ impl Running {
     }
 
     async fn stop(mut self) {
-        if let Some(task) = self.saving.take() {
-            if let Ok(Ok(saved)) = timeout(DRAIN, task).await {
-                self.save_done(saved);
-            }
+        if let Some(task) = self.saving.take()
+            && let Ok(Ok(saved)) = timeout(DRAIN, task).await
+        {
+            self.save_done(saved);
         }
         let (standing, counters) = (self.driver.node.standing(), self.driver.node.counters());
         let event = Event::DaemonStopped {

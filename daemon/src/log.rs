@@ -103,10 +103,10 @@ fn write(name: &'static str, severity: Severity, mut fields: Map<String, Value>)
 }
 
 fn bound(value: &mut Value) {
-    if let Value::String(text) = value {
-        if text.chars().count() > 4 * TEXT_MAX {
-            *text = text.chars().take(4 * TEXT_MAX).chain(['…']).collect();
-        }
+    if let Value::String(text) = value
+        && text.chars().count() > 4 * TEXT_MAX
+    {
+        *text = text.chars().take(4 * TEXT_MAX).chain(['…']).collect();
     }
 }
 

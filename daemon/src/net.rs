@@ -2,15 +2,15 @@
 //! module names libp2p.
 //!
 //! Each node opens one stream to each linked node and writes frames on it; it reads frames from the
-//! streams that others open. A reader takes a frame's 240-byte prefix, has it checked, takes a
-//! memory permit for what the prefix promises, and only then reads on.
+//! streams that others open. A reader takes a frame's 240-byte prefix, has it checked, waits for its
+//! turn if a model follows, and only then reads on.
 
 mod address;
 mod streams;
 mod swarm;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use starling_protocol::envelope::{Border, Verified};
@@ -18,7 +18,7 @@ use starling_protocol::fault::Rejection;
 use starling_protocol::id::{Keypair, NodeId};
 use starling_protocol::limits::LINKS_MAX;
 use starling_protocol::message::Hint;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::exit::Failure;
@@ -31,10 +31,8 @@ const EVENTS_MAX: usize = 256;
 const COMMANDS_MAX: usize = 256;
 /// Frames that may wait for one slow peer; beyond it the link is cut.
 const FRAMES_QUEUED_MAX: usize = 64;
-/// Models being read at a time, beyond small frames: the memory that peers can make us hold.
-const MODELS_READ_MAX: usize = 4;
-/// Memory for small frames.
-const SMALL_FRAMES_BYTES: usize = 8 * 1024 * 1024;
+/// Nodes that may send models.
+type Members = Arc<Mutex<BTreeSet<NodeId>>>;
 
 /// What the network reports.
 #[derive(Debug)]
@@ -97,6 +95,7 @@ pub struct Net {
     commands: mpsc::Sender<Command>,
     events: mpsc::Receiver<NetEvent>,
     streams: streams::Streams,
+    members: Members,
     writers: BTreeMap<NodeId, Writer>,
     swarm: JoinHandle<()>,
 }
@@ -106,13 +105,16 @@ impl Net {
     pub async fn start(options: Options) -> Result<Self, Failure> {
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
         let (commands, commands_out) = mpsc::channel(COMMANDS_MAX);
-        let memory = SMALL_FRAMES_BYTES + MODELS_READ_MAX * options.border.model_bytes_max;
-        let memory = Arc::new(Semaphore::new(memory.min(Semaphore::MAX_PERMITS)));
         let swarm = swarm::build(&options).await?;
-        let streams =
-            streams::Streams::new(swarm.control(), options.border, events_in.clone(), memory)?;
+        let members = Members::default();
+        let streams = streams::Streams::new(
+            swarm.control(),
+            options.border,
+            events_in.clone(),
+            Arc::clone(&members),
+        )?;
         let swarm = tokio::spawn(swarm.run(commands_out, events_in));
-        Ok(Self { commands, events, streams, writers: BTreeMap::new(), swarm })
+        Ok(Self { commands, events, streams, members, writers: BTreeMap::new(), swarm })
     }
 
     /// The next event; none if the network has stopped. Cancel safe.
@@ -126,10 +128,26 @@ impl Net {
             }
             NetEvent::Down(peer) => {
                 self.writers.remove(peer);
+                self.set_member(*peer, false);
             }
             _ => {}
         }
         Some(event)
+    }
+
+    fn set_member(&self, peer: NodeId, member: bool) {
+        // The set stays whole whoever panicked while holding it: each change is one call.
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if member {
+            members.insert(peer);
+        } else {
+            members.remove(&peer);
+        }
+    }
+
+    /// Lets a linked node send models.
+    pub fn admit(&self, peer: NodeId) {
+        self.set_member(peer, true);
     }
 
     /// Connects to a node. Dropped if the swarm is that far behind: the node dials again.

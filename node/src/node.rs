@@ -73,6 +73,8 @@ pub enum Input {
 pub enum Output {
     /// Sign and send.
     Send(Address, Frame),
+    /// A linked node is a member: it may send models from now on.
+    Admitted(NodeId),
     /// Connect to a node at one of its addresses.
     Dial(Hint),
     /// Close all connections to a node after what was sent.

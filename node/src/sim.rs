@@ -111,7 +111,7 @@ impl Simulation {
             self.run_window(end);
             self.now = begin;
             windows += 1;
-            if windows % 1024 == 0 {
+            if windows.is_multiple_of(1024) {
                 progress(self.now, self);
             }
         }

@@ -269,7 +269,8 @@ mod tests {
 
     #[test]
     fn fields_out_of_bounds_are_named() {
-        let changes: [(&str, fn(&mut NetworkSpec)); 9] = [
+        type Change = fn(&mut NetworkSpec);
+        let changes: [(&str, Change); 9] = [
             ("version", |spec| spec.version = 9),
             ("name", |spec| spec.name = "\u{1b}[2J".into()),
             ("training.rate", |spec| spec.training.rate = f64::NAN),

@@ -78,14 +78,17 @@ impl Verified {
 /// Encodes, hashes and signs `frame`.
 ///
 /// # Errors
-/// [`Rejection::TooLong`] if the control part or the slab is beyond what a frame can hold: a defect
-/// of ours, not of a peer.
+/// What a peer would refuse it for: a defect of ours, not of a peer.
 pub fn seal(
     key: &Keypair,
     network: NetworkId,
     address: &Address,
     frame: &Frame,
 ) -> Result<Vec<u8>, Rejection> {
+    frame.message.check()?;
+    if !frame.slab.is_empty() && !frame.message.takes_slab() {
+        return Err(Rejection::Malformed);
+    }
     let control = codec::encode(&frame.message).map_err(|_| Rejection::TooLong)?;
     let length = control.len() + frame.slab.len();
     let payload_len = u32::try_from(length).map_err(|_| Rejection::TooLong)?;
@@ -94,7 +97,10 @@ pub fn seal(
 
     let mut bytes = Vec::with_capacity(PREFIX_BYTES + length);
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&version::MAX.to_le_bytes());
+    // What opens a link must be readable to the oldest peer that could answer it.
+    let opens = frame.message.kind().opens_a_link();
+    let version = if opens { version::MIN } else { version::MAX };
+    bytes.extend_from_slice(&version.to_le_bytes());
     bytes.push(frame.message.kind() as u8);
     bytes.push(0);
     bytes.extend_from_slice(&network.0);
@@ -218,6 +224,12 @@ pub fn open_header(
 }
 
 impl SealedHeader {
+    /// Whether raw bytes follow the control part.
+    #[must_use]
+    pub fn has_slab(&self) -> bool {
+        self.payload_len > self.control_len
+    }
+
     /// How many bytes follow.
     #[must_use]
     pub fn payload_len(&self) -> usize {
@@ -241,6 +253,9 @@ impl SealedHeader {
             return Err(Rejection::Malformed);
         }
         message.check()?;
+        if self.payload_len > self.control_len && !message.takes_slab() {
+            return Err(Rejection::Malformed);
+        }
         // In place: a second copy of a model could be 256 MiB.
         payload.drain(..self.control_len);
         Ok(Verified { address: self.address, frame: Frame { message, slab: payload } })

@@ -40,7 +40,7 @@ pub enum Rejection {
     /// The control part does not decode, or is not of the kind that the header names.
     #[error("malformed message")]
     Malformed,
-    /// A field is outside its range: an age that is no number, too many entries, over-long text.
+    /// A field is outside its range: an age that is no number, over-long or unprintable text.
     #[error("field out of range")]
     OutOfRange,
     /// Taken before.

@@ -38,7 +38,9 @@ impl Latency {
     #[must_use]
     pub fn timeout(&self, partner_step: Duration) -> Duration {
         let usual = self.quantile(0.9).map_or(EXCHANGE_TIMEOUT_FIRST, |slow| slow * 4);
-        usual.saturating_add(partner_step).clamp(EXCHANGE_TIMEOUT_MIN, EXCHANGE_TIMEOUT_MAX)
+        // What a partner claims of its step may not keep us longer than a first contact would.
+        let step = partner_step.min(usual.max(EXCHANGE_TIMEOUT_FIRST));
+        usual.saturating_add(step).clamp(EXCHANGE_TIMEOUT_MIN, EXCHANGE_TIMEOUT_MAX)
     }
 }
 
@@ -54,7 +56,11 @@ mod tests {
             latency.observe(Duration::from_millis(ms * 10));
         }
         assert_eq!(latency.timeout(Duration::ZERO), Duration::from_millis(360));
-        assert_eq!(latency.timeout(Duration::from_secs(60)), EXCHANGE_TIMEOUT_MAX);
+        assert_eq!(latency.timeout(Duration::from_secs(60)), Duration::from_millis(2360));
+        for _ in 0..LATENCIES_MAX {
+            latency.observe(Duration::from_secs(10));
+        }
+        assert_eq!(latency.timeout(Duration::ZERO), EXCHANGE_TIMEOUT_MAX);
         for _ in 0..LATENCIES_MAX {
             latency.observe(Duration::from_micros(5));
         }

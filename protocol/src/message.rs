@@ -266,6 +266,17 @@ impl Message {
         }
     }
 
+    /// Whether raw bytes may follow the control part.
+    #[must_use]
+    pub fn takes_slab(&self) -> bool {
+        match self {
+            Self::Welcome(_) | Self::ExchangeRequest(_) => true,
+            Self::ExchangeReply(reply) => matches!(reply.outcome, ExchangeOutcome::Model { .. }),
+            Self::SnapshotReply(reply) => reply.age.is_some(),
+            _ => false,
+        }
+    }
+
     /// Checks every field that has a range.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::admission::{self, Certificate, Signature};
 use crate::codec;
 use crate::fault::Denial;
 use crate::id::{Keypair, NetworkId, NodeId};
-use crate::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, TICKET_CHARS_MAX};
+use crate::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, CHAIN_MAX, TICKET_CHARS_MAX};
 use crate::message::Hint;
 
 const PREFIX: &str = "starling1";
@@ -28,8 +28,10 @@ pub struct Terms {
     /// The member that invites.
     pub inviter: NodeId,
     /// The inviter's chain of certificates.
+    #[serde(deserialize_with = "codec::list::<_, _, CHAIN_MAX>")]
     pub chain: Vec<Certificate>,
     /// Members to ask, the inviter first.
+    #[serde(deserialize_with = "codec::list::<_, _, ADDRESSES_MAX>")]
     pub contacts: Vec<Hint>,
     /// Tells tickets apart.
     pub nonce: [u8; 16],
@@ -122,6 +124,16 @@ impl Ticket {
             return Err(TicketError::BadSignature);
         }
         Ok(ticket)
+    }
+
+    /// Names the ticket where its uses are counted. A nonce would not do: whoever may sign tickets
+    /// can choose one that another ticket has.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 16] {
+        let mut first = [0; 16];
+        let signature: [u8; 64] = self.signature.into();
+        blake3::Hasher::new().update(&signature).finalize_xof().fill(&mut first);
+        first
     }
 
     /// Whether a member of `network` with root `root` may admit the holder at `now_unix` seconds,

@@ -17,16 +17,32 @@ use crate::limits::{ADDRESSES_MAX, CANDIDATES_MAX, DIAL_BACKOFF_MAX, VIEW_MAX};
 use crate::message::Hint;
 use crate::time::Time;
 
+/// Addresses of one node taken from others.
+const HEARSAY_MAX: usize = 4;
 /// Mean number of draws between two replacements.
 const DRAWS_PER_ROTATION: u32 = 16;
 
 #[derive(Clone, Debug, Default)]
 struct Candidate {
+    /// From the node itself, the operator or a ticket.
     addresses: Vec<String>,
+    /// From others, the newest first; may be stale, or invented.
+    hearsay: Vec<String>,
     failures: u32,
     retry_at: Time,
     /// Given by the operator or the ticket: never forgotten.
     pinned: bool,
+}
+
+impl Candidate {
+    fn can_be_dialled(&self) -> bool {
+        !self.addresses.is_empty() || !self.hearsay.is_empty()
+    }
+
+    fn hint(&self, id: NodeId) -> Hint {
+        let all = self.addresses.iter().chain(&self.hearsay).cloned();
+        Hint { id, addresses: all.take(ADDRESSES_MAX).collect() }
+    }
 }
 
 /// Candidates and the view among them.
@@ -37,30 +53,38 @@ pub struct View {
 }
 
 impl View {
-    /// Takes note of a node and of addresses to try, beside those that are known: hearsay may be
-    /// older than what we have. Once [`CANDIDATES_MAX`] are known a random one that is neither
-    /// pinned nor in the view makes room.
+    /// Takes note of a node. Addresses that the operator or a ticket gave (`pinned`) are kept apart
+    /// from hearsay, which cannot push them out. Once [`CANDIDATES_MAX`] are known a random one that
+    /// is neither pinned nor in the view makes room.
     pub fn learn(&mut self, hint: &Hint, pinned: bool, rng: &mut ChaCha8Rng) {
-        if let Some(known) = self.candidates.get_mut(&hint.id) {
-            known.pinned |= pinned;
-            for address in &hint.addresses {
-                if !known.addresses.contains(address) {
-                    known.addresses.insert(0, address.clone());
-                    known.addresses.truncate(ADDRESSES_MAX);
-                }
-            }
+        if !self.candidates.contains_key(&hint.id) && !self.make_room(rng) {
             return;
         }
+        let known = self.candidates.entry(hint.id).or_default();
+        known.pinned |= pinned;
+        if pinned {
+            known.addresses.extend(hint.addresses.iter().cloned());
+            known.addresses.truncate(ADDRESSES_MAX);
+            return;
+        }
+        for address in &hint.addresses {
+            if !known.addresses.contains(address) && !known.hearsay.contains(address) {
+                known.hearsay.insert(0, address.clone());
+            }
+        }
+        known.hearsay.truncate(HEARSAY_MAX);
+    }
+
+    fn make_room(&mut self, rng: &mut ChaCha8Rng) -> bool {
         if self.candidates.len() >= CANDIDATES_MAX {
             let idle = self
                 .candidates
                 .iter()
                 .filter(|(id, candidate)| !candidate.pinned && !self.members.contains(id));
-            let Some(evicted) = choose(idle.map(|(id, _)| *id), rng) else { return };
+            let Some(evicted) = choose(idle.map(|(id, _)| *id), rng) else { return false };
             self.candidates.remove(&evicted);
         }
-        let addresses = hint.addresses.clone();
-        self.candidates.insert(hint.id, Candidate { addresses, pinned, ..Candidate::default() });
+        true
     }
 
     /// Fills the view from the candidates that are `allowed` and either `linked` or can be dialled.
@@ -72,7 +96,7 @@ impl View {
     ) {
         while self.members.len() < VIEW_MAX {
             let outside = self.candidates.iter().filter(|(id, candidate)| {
-                let reachable = linked(**id) || !candidate.addresses.is_empty();
+                let reachable = linked(**id) || candidate.can_be_dialled();
                 reachable && !self.members.contains(id) && allowed(**id)
             });
             let Some(chosen) = choose(outside.map(|(id, _)| *id), rng) else { return };
@@ -83,10 +107,11 @@ impl View {
     /// Once in sixteen calls: drops one random member, if there is someone to take its place.
     pub fn rotate(&mut self, rng: &mut ChaCha8Rng) {
         let others = self.candidates.len() > self.members.len();
-        if others && rng.random_range(0..DRAWS_PER_ROTATION) == 0 {
-            if let Some(dropped) = choose(self.members.iter().copied(), rng) {
-                self.members.remove(&dropped);
-            }
+        if others
+            && rng.random_range(0..DRAWS_PER_ROTATION) == 0
+            && let Some(dropped) = choose(self.members.iter().copied(), rng)
+        {
+            self.members.remove(&dropped);
         }
     }
 
@@ -108,9 +133,7 @@ impl View {
 
     /// Everyone known, for the address book.
     pub fn candidates(&self) -> impl Iterator<Item = Hint> + '_ {
-        self.candidates
-            .iter()
-            .map(|(id, candidate)| Hint { id: *id, addresses: candidate.addresses.clone() })
+        self.candidates.iter().map(|(id, candidate)| candidate.hint(*id))
     }
 
     /// View members to dial now: those that `linked` does not hold and whose back-off is over. Each
@@ -124,7 +147,7 @@ impl View {
         let mut due = Vec::new();
         for (id, candidate) in &mut self.candidates {
             let wanted = self.members.contains(id) && !linked(*id);
-            if !wanted || candidate.addresses.is_empty() || candidate.retry_at > now {
+            if !wanted || !candidate.can_be_dialled() || candidate.retry_at > now {
                 continue;
             }
             candidate.failures = candidate.failures.saturating_add(1);
@@ -132,7 +155,7 @@ impl View {
             let backoff = 0.5 * 1.6_f64.powi(candidate.failures.min(12).cast_signed()) * jitter;
             candidate.retry_at =
                 now + Duration::from_secs_f64(backoff.min(DIAL_BACKOFF_MAX.as_secs_f64()));
-            due.push(Hint { id: *id, addresses: candidate.addresses.clone() });
+            due.push(candidate.hint(*id));
         }
         due
     }
@@ -143,7 +166,7 @@ impl View {
         let wanted = self.members.iter().filter(|id| !linked(**id));
         wanted
             .filter_map(|id| self.candidates.get(id))
-            .filter(|candidate| !candidate.addresses.is_empty())
+            .filter(|candidate| candidate.can_be_dialled())
             .map(|candidate| candidate.retry_at)
             .min()
     }
@@ -155,6 +178,7 @@ impl View {
             candidate.failures = 0;
             candidate.retry_at = Time::ZERO;
             candidate.addresses.clone_from(&hint.addresses);
+            candidate.hearsay.clear();
         }
     }
 
@@ -191,12 +215,12 @@ impl View {
         let mut pool: Vec<_> = self
             .candidates
             .iter()
-            .filter(|(id, candidate)| !candidate.addresses.is_empty() && fit(**id))
+            .filter(|(id, candidate)| candidate.can_be_dialled() && fit(**id))
             .collect();
         let mut hints = Vec::with_capacity(count.min(pool.len()));
         while hints.len() < count && !pool.is_empty() {
             let (id, candidate) = pool.swap_remove(rng.random_range(0..pool.len()));
-            hints.push(Hint { id: *id, addresses: candidate.addresses.clone() });
+            hints.push(candidate.hint(*id));
         }
         hints
     }
@@ -279,12 +303,10 @@ mod tests {
         view.learn(&said(&[7]), false, &mut rng);
         assert_eq!(view.candidates().next(), Some(said(&[7, 0])));
         view.reached(&said(&[9]), &mut rng);
-        view.learn(&said(&[7]), false, &mut rng);
-        assert_eq!(view.candidates().next(), Some(said(&[7, 9])));
         for port in 10..30 {
             view.learn(&said(&[port]), false, &mut rng);
         }
-        assert_eq!(view.candidates().next().map(|hint| hint.addresses.len()), Some(ADDRESSES_MAX));
+        assert_eq!(view.candidates().next(), Some(said(&[9, 29, 28, 27, 26])));
     }
 
     #[test]

@@ -109,13 +109,13 @@ async fn fly_to_the_end(
         flock.restart_due(plan, AWAY).await?;
         let furthest = flock.nodes.iter().map(|node| node.age).fold(0.0, f64::max);
         let over = furthest > LAST_KILL * f64::from(plan.steps);
-        if let (Some(at), Some(every), false) = (next_kill, every, over) {
-            if Instant::now() >= at {
-                next_kill = Some(at + every);
-                let victim = rng.random_range(0..flock.nodes.len());
-                if let Some(event) = flock.kill(victim).await? {
-                    screen.event(&event);
-                }
+        if let (Some(at), Some(every), false) = (next_kill, every, over)
+            && Instant::now() >= at
+        {
+            next_kill = Some(at + every);
+            let victim = rng.random_range(0..flock.nodes.len());
+            if let Some(event) = flock.kill(victim).await? {
+                screen.event(&event);
             }
         }
         if Instant::now() >= next_draw {

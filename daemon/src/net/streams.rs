@@ -1,6 +1,7 @@
 //! Frames on streams: one reader per stream that a peer opened, one writer per linked peer.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
@@ -14,8 +15,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::NetEvent;
 use super::address::{node_id, peer_id};
+use super::{Members, NetEvent};
 use crate::exit::{Code, Failure};
 
 /// A stream is opened again so often: the other end drops one silently when two are opened at the
@@ -24,12 +25,17 @@ const OPEN_TRIES: u32 = 6;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The acceptor's sign that the stream reached it.
 const ACKNOWLEDGED: u8 = 1;
-/// A sender that gives less than this many bytes in that time is cut off.
-const PROGRESS_BYTES: usize = 160 * 1024;
-const PROGRESS_TIME: Duration = Duration::from_secs(10);
+/// A frame must be there within this time, and a model at this rate beyond it.
+const FRAME_TIME: Duration = Duration::from_secs(10);
+const MODEL_BYTES_PER_SECOND: usize = 128 * 1024;
+/// Models being read at a time: with the network's model this bounds what peers can make us hold.
+/// Small frames, at most one of 64 KiB per stream, do not wait for it.
+const MODELS_READ_MAX: usize = 4;
+/// Streams read of one peer at a time: its own, and one that is about to end.
+const READERS_PER_PEER: usize = 2;
 /// A frame must be taken by the other end within this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Streams read at a time; one per peer and a few that are about to end.
+/// Peers whose streams are read at a time: all that can be connected.
 const READERS_MAX: usize = 2 * LINKS_MAX;
 
 /// Opens, accepts and serves streams.
@@ -39,7 +45,8 @@ pub(super) struct Streams {
     protocol: StreamProtocol,
     border: Border,
     events: mpsc::Sender<NetEvent>,
-    memory: Arc<Semaphore>,
+    members: Members,
+    models: Arc<Semaphore>,
 }
 
 impl Streams {
@@ -47,12 +54,13 @@ impl Streams {
         control: Control,
         border: Border,
         events: mpsc::Sender<NetEvent>,
-        memory: Arc<Semaphore>,
+        members: Members,
     ) -> Result<Self, Failure> {
         let name = format!("/starling/{}/1", border.network.short());
         let protocol = StreamProtocol::try_from_owned(name)
             .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-        let streams = Self { control, protocol, border, events, memory };
+        let models = Arc::new(Semaphore::new(MODELS_READ_MAX));
+        let streams = Self { control, protocol, border, events, members, models };
         streams.clone().spawn_acceptor()?;
         Ok(streams)
     }
@@ -63,15 +71,20 @@ impl Streams {
             .control
             .accept(self.protocol.clone())
             .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-        let readers = Arc::new(Semaphore::new(READERS_MAX));
         tokio::spawn(async move {
+            let mut readers: BTreeMap<NodeId, Arc<Semaphore>> = BTreeMap::new();
             while let Some((peer, stream)) = incoming.next().await {
                 // Without a free place, or from a key that is no node's, the stream is dropped.
-                let (Ok(place), Some(peer)) =
-                    (Arc::clone(&readers).try_acquire_owned(), node_id(peer))
-                else {
+                let Some(peer) = node_id(peer) else { continue };
+                readers.retain(|_, places| places.available_permits() < READERS_PER_PEER);
+                let known = readers.contains_key(&peer);
+                if !known && readers.len() >= READERS_MAX {
                     continue;
-                };
+                }
+                let places = readers
+                    .entry(peer)
+                    .or_insert_with(|| Arc::new(Semaphore::new(READERS_PER_PEER)));
+                let Ok(place) = Arc::clone(places).try_acquire_owned() else { continue };
                 let streams = self.clone();
                 tokio::spawn(async move {
                     streams.read_frames(peer, stream).await;
@@ -116,27 +129,28 @@ impl Streams {
         // Between frames a peer may be silent for as long as it likes.
         match stream.read(&mut prefix).await {
             Ok(0) | Err(_) => return Ok(None),
-            Ok(read) => self.fill(stream, &mut prefix[read..]).await?,
+            Ok(read) => fill(stream, &mut prefix[read..], FRAME_TIME).await?,
         }
         let header = open_header(&self.border, peer, &prefix)?;
         let length = header.payload_len();
-        let permits = u32::try_from(length).map_err(|_| Rejection::TooLong)?;
-        let permit = self.memory.acquire_many(permits).await.map_err(|_| Rejection::Truncated)?;
+        let turn = if header.has_slab() && self.border.model_bytes_max > 0 {
+            if !self.is_member(peer) {
+                return Err(Rejection::Unexpected);
+            }
+            Some(self.models.acquire().await.map_err(|_| Rejection::Truncated)?)
+        } else {
+            None
+        };
         let mut payload = vec![0; length];
-        self.fill(stream, &mut payload).await?;
+        let seconds = u64::try_from(length / MODEL_BYTES_PER_SECOND).unwrap_or(u64::MAX);
+        fill(stream, &mut payload, FRAME_TIME + Duration::from_secs(seconds)).await?;
         let verified = header.open(payload)?;
-        drop(permit);
+        drop(turn);
         Ok(Some(verified))
     }
 
-    async fn fill(&self, stream: &mut Stream, bytes: &mut [u8]) -> Result<(), Rejection> {
-        for part in bytes.chunks_mut(PROGRESS_BYTES) {
-            match timeout(PROGRESS_TIME, stream.read_exact(part)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return Err(Rejection::Truncated),
-            }
-        }
-        Ok(())
+    fn is_member(&self, peer: NodeId) -> bool {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).contains(&peer)
     }
 
     /// Writes queued frames to `peer` until the queue closes or the stream breaks.
@@ -182,5 +196,12 @@ impl Streams {
             tokio::time::sleep(Duration::from_millis(20 << attempt)).await;
         }
         None
+    }
+}
+
+async fn fill(stream: &mut Stream, bytes: &mut [u8], within: Duration) -> Result<(), Rejection> {
+    match timeout(within, stream.read_exact(bytes)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Rejection::Truncated),
     }
 }

@@ -157,10 +157,10 @@ impl Built {
     ) {
         let mut next = Some(NetEvent::Listening(advertised(self.listening.iter())));
         loop {
-            if let Some(event) = next.take() {
-                if events.send(event).await.is_err() {
-                    return;
-                }
+            if let Some(event) = next.take()
+                && events.send(event).await.is_err()
+            {
+                return;
             }
             tokio::select! {
                 event = self.swarm.select_next_some() => next = self.translate(event),

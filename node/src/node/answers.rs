@@ -51,7 +51,7 @@ impl Node {
         }
         let (age, terms) = self.terms(request.age, false);
         self.counters.answered += 1;
-        let score = self.counters.answered % self.settings.score_every.max(1) == 0;
+        let score = self.counters.answered.is_multiple_of(self.settings.score_every.max(1));
         let terms = (self.phase == Phase::Train).then_some(terms);
         let weight = terms.map_or(0.0, |terms| terms.weight);
         let job = Job::Answer { peer, request: model, terms, score };

@@ -40,6 +40,7 @@ pub(super) struct Link {
     pub(super) exchanges: Bucket,
     pub(super) refilled: Time,
     frames: Bucket,
+    hints_from: Time,
     frames_refilled: Time,
     pub(super) failures: u32,
     pub(super) cooldown_until: Time,
@@ -58,6 +59,7 @@ impl Link {
             exchanges: Bucket::full(EXCHANGES_BURST),
             refilled: now,
             frames: Bucket::full(FRAMES_BURST),
+            hints_from: Time::ZERO,
             frames_refilled: now,
             failures: 0,
             cooldown_until: Time::ZERO,
@@ -270,6 +272,7 @@ impl Node {
         self.fill_view();
         let (age, peers) = (hello.standing.age, self.peers());
         self.event(Event::PeerConnected { peer: peer.to_string(), age, peers });
+        self.outputs.push(Output::Admitted(peer));
         self.send_beat(peer);
     }
 
@@ -310,8 +313,8 @@ impl Node {
 
     /// Takes one use of a ticket; how many are left.
     fn count_ticket(&mut self, ticket: &Ticket) -> Result<u32, Denial> {
-        let (nonce, tickets) = (ticket.terms.nonce, &mut self.standing.tickets);
-        let known = tickets.iter().position(|entry| entry.nonce == nonce);
+        let (name, tickets) = (ticket.fingerprint(), &mut self.standing.tickets);
+        let known = tickets.iter().position(|entry| entry.ticket == name);
         let used = known.and_then(|at| tickets.get(at)).map_or(0, |entry| entry.used);
         ticket.admits(self.network.id, self.network.spec.root, self.unix, used)?;
         if let Some(at) = known {
@@ -319,7 +322,7 @@ impl Node {
         } else if tickets.len() >= TICKETS_COUNTED_MAX {
             tickets.remove(0);
         }
-        tickets.push(TicketUse { nonce, used: used + 1 });
+        tickets.push(TicketUse { ticket: name, used: used + 1 });
         Ok(ticket.terms.uses - used - 1)
     }
 
@@ -348,9 +351,14 @@ impl Node {
     }
 
     fn take_beat(&mut self, peer: NodeId, beat: Beat) {
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.standing = beat.standing;
+        let now = self.now;
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.standing = beat.standing;
+        // A peer that beats faster than it should must not steer whom we know.
+        if now < link.hints_from {
+            return;
         }
+        link.hints_from = now + BEAT_INTERVAL / 2;
         for hint in beat.hints.iter().filter(|hint| hint.id != self.me) {
             self.view.learn(hint, false, &mut self.rng);
         }

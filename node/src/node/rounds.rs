@@ -375,10 +375,7 @@ impl Node {
 
     /// The partner of the open exchange will not answer: the round goes on without it.
     pub(super) fn partner_lost(&mut self, peer: NodeId, reason: &str) {
-        let partner = match self.stage {
-            Stage::Waiting { peer, .. } => peer,
-            _ => return,
-        };
+        let Stage::Waiting { peer: partner, .. } = self.stage else { return };
         if partner == peer {
             self.counters.failed += 1;
             self.event(Event::ExchangeFailed { peer: peer.to_string(), reason: reason.to_owned() });

@@ -8,8 +8,8 @@ use starling_protocol::message::Hint;
 /// How often a ticket was used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketUse {
-    /// The ticket.
-    pub nonce: [u8; 16],
+    /// The ticket's fingerprint.
+    pub ticket: [u8; 16],
     /// Nodes admitted with it by this node.
     pub used: u32,
 }

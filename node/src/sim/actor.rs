@@ -309,10 +309,10 @@ impl Actor {
                 }
             }
             Output::Disconnect(id) => {
-                if let Some(peer) = self.index_of(id) {
-                    if self.links.remove(&peer).is_some() {
-                        self.post(now, peer, Cargo::Closed);
-                    }
+                if let Some(peer) = self.index_of(id)
+                    && self.links.remove(&peer).is_some()
+                {
+                    self.post(now, peer, Cargo::Closed);
                 }
             }
             Output::Compute(id, job) => self.compute(now, id, job),
@@ -320,7 +320,7 @@ impl Actor {
             Output::Event(event) => {
                 self.trace.update(event.entry().name.as_bytes());
             }
-            Output::Left => {}
+            Output::Left | Output::Admitted(_) => {}
         }
     }
 
