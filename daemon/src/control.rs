@@ -36,7 +36,8 @@ impl Drop for Guard {
     }
 }
 
-/// Listens at `path`; the caller holds the state directory's lock, so a socket found there is stale.
+/// Listens at `path`. The caller holds the state directory's lock, so a socket found there is
+/// stale.
 pub fn serve(path: &Path) -> Result<(mpsc::Receiver<Request>, Guard), Failure> {
     if path.as_os_str().len() > PATH_MAX {
         let message = format!(

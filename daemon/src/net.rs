@@ -1,9 +1,9 @@
 //! The network: libp2p on one side, nodes, frames and links on the other. Nothing outside this
 //! module names libp2p.
 //!
-//! Each node opens one stream to each linked node and writes frames on it; it reads frames from the
-//! streams that others open. A reader takes a frame's 240-byte prefix, has it checked, waits for its
-//! turn if a model follows, and only then reads on.
+//! Each node opens one stream to each linked node and writes frames on it; it reads frames from
+//! the streams that others open. A reader takes a frame's 240-byte prefix, has it checked, waits
+//! for its turn if a model follows, and only then reads on.
 
 mod address;
 mod streams;

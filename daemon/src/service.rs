@@ -39,7 +39,8 @@ impl Service {
         notify(&[NotifyState::Stopping]);
     }
 
-    /// Pings the watchdog if the compute thread has moved since the last ping, or has nothing to do.
+    /// Pings the watchdog if the compute thread has moved since the last ping, or has nothing to
+    /// do.
     pub fn watch(&mut self, progress: &AtomicU64, idle: bool) {
         let Some(interval) = self.watchdog else { return };
         if self.pinged.elapsed() < interval / 3 {

@@ -13,9 +13,9 @@ pub struct Rule {
     pub codec: Codec,
     /// Whether far models are rejected and clipped.
     pub gate: bool,
-    /// The gate's threshold is at least so many local updates of a model that has everything to learn,
-    /// at the present learning rate. Without it a flock that agrees closely shuts out the one node
-    /// that knows what the others have forgotten.
+    /// The gate's threshold is at least so many local updates of a model that has everything to
+    /// learn, at the present learning rate. Without it a flock that agrees closely shuts out the
+    /// one node that knows what the others have forgotten.
     pub gate_floor: f64,
     /// Whether peers that pull in one direction lose weight.
     pub filter: bool,

@@ -2,9 +2,9 @@
 //! of every node, under virtual time, on a virtual network that delays, loses and cuts as a
 //! scenario says.
 //!
-//! Every frame takes at least [`Scenario::delay_min`], so what happens in a window of that length at
-//! one node cannot reach another within it: windows are computed node by node, on as many threads
-//! as there are, and then the frames are handed over in a fixed order. A seed therefore gives one
+//! Every frame takes at least [`Scenario::delay_min`], so what happens in a window of that length
+//! at one node cannot reach another within it: windows are computed node by node, on all threads
+//! there are, and then the frames are handed over in a fixed order. A seed therefore gives one
 //! trace, whatever the number of threads.
 
 mod actor;

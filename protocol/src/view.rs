@@ -54,8 +54,8 @@ pub struct View {
 
 impl View {
     /// Takes note of a node. Addresses that the operator or a ticket gave (`pinned`) are kept apart
-    /// from hearsay, which cannot push them out. Once [`CANDIDATES_MAX`] are known a random one that
-    /// is neither pinned nor in the view makes room.
+    /// from hearsay, which cannot push them out. Once [`CANDIDATES_MAX`] are known a random one
+    /// that is neither pinned nor in the view makes room.
     pub fn learn(&mut self, hint: &Hint, pinned: bool, rng: &mut ChaCha8Rng) {
         if !self.candidates.contains_key(&hint.id) && !self.make_room(rng) {
             return;

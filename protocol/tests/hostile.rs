@@ -219,11 +219,12 @@ proptest! {
         let text = Ticket::sign(&sender(), terms).and_then(|ticket| ticket.to_text());
         let parsed = Ticket::parse(&text.expect("short")).map(drop);
         let readable = addresses == 0 || letter.is_ascii_graphic();
-        prop_assert_eq!(parsed, match (contacts, addresses, readable) {
-            (1.., 9.., _) => {
+        let too_long = chain > 8 || contacts > 8 || contacts > 0 && addresses > 8;
+        prop_assert_eq!(parsed, match (contacts, readable) {
+            _ if too_long => {
                 Err(TicketError::Damaged("its end is missing, or it is of another version"))
             }
-            (9.., ..) | (1.., _, false) => {
+            (1.., false) => {
                 Err(TicketError::Damaged("too many addresses, or unreadable ones"))
             }
             _ if chain == 1 => Ok(()),

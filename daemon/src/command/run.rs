@@ -51,7 +51,8 @@ pub fn run(options: &Run) -> Result<(), Failure> {
     result
 }
 
-/// Removes the state directory of a node whose parent is gone, and what held it once it is the last.
+/// Removes the state directory of a node whose parent is gone; the last one to do so also removes
+/// the folder around them.
 fn remove_orphan(directory: &Path) {
     // Nobody is left to tell if it fails.
     let _ = std::fs::remove_dir_all(directory);

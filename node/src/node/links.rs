@@ -421,8 +421,8 @@ impl Node {
         self.outputs.extend(due.into_iter().map(Output::Dial));
     }
 
-    /// Leaves a failing partner alone for a while: twice as long each time, from what waiting for it
-    /// has cost.
+    /// Leaves a failing partner alone for a while: twice as long each time, from what waiting for
+    /// it has cost.
     pub(super) fn cool_down(&mut self, peer: NodeId) {
         let jitter = self.rng.random_range(0.5..1.5);
         let cost = self.latency.timeout(Duration::ZERO);
