@@ -316,6 +316,7 @@ fn read_seed(path: &Path) -> Result<Keypair, Failure> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests damage files on purpose")]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 

@@ -117,7 +117,7 @@ events! {
         sent_bytes: u64, received_bytes: u64, payload_sent_bytes: u64, duration_ms: f64,
     }
         "Rounds were completed since the last such line (at most one a second); counters are \
-         totals of this boot, cross_accuracy is that of our model on partners' hold-out rows." "None.";
+         totals of this boot, cross_accuracy is that of our model on partners' rows." "None.";
     ExchangeFailed "exchange.failed" Info { peer: String, reason: String }
         "A partner did not answer in time or could not." "None unless it is always the same peer.";
     UpdateRejected "update.rejected" Warn

@@ -137,8 +137,8 @@ impl Screen {
         let number = |key: &str| verdict.get(key).and_then(Value::as_f64).unwrap_or_default();
         let share = |key: &str| number(key) * 100.0;
         put(&format!(
-            "\nVerdict after {:.1} s, {:.0} rounds per node, {} kills; accuracy on the test rows of\n\
-             {}, which nobody trained on:\n\
+            "\nVerdict after {:.1} s, {:.0} rounds per node, {} kills.\n\
+             Accuracy on the test rows of {}, which nobody trained on:\n\
              \u{20} each node alone     {:5.1} %\n\
              \u{20} the flock, mean     {:5.1} %\n\
              \u{20} the flock, worst    {:5.1} %\n\
