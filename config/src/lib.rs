@@ -10,6 +10,7 @@ mod error;
 mod load;
 pub mod network_toml;
 mod render;
+pub mod scenario;
 mod settings;
 mod suggest;
 mod table;

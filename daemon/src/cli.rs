@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use starling_config::scenario::Profile;
 use starling_learning::data::partition::Split;
 
 /// Peer-to-peer learning: every node trains on its own data, and averages its model with its
@@ -33,6 +34,8 @@ pub enum Command {
     Invite(Invite),
     /// Join a network with a ticket
     Join(Join),
+    /// Run a whole network of nodes under virtual time, from a scenario
+    Simulate(Simulate),
     /// Ask a running node how it is
     Status(Status),
     /// Print the catalogue of log events
@@ -187,6 +190,41 @@ pub struct Join {
     pub place: StateDir,
     #[command(flatten)]
     pub data: DataOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  starling simulate digits-n16\n  starling simulate stress \
+                        --seed 3 --json\n  starling simulate fm14-n16-h4 --rule push=2 --rate 0.2")]
+pub struct Simulate {
+    /// A scenario file, or the name of one that is built in
+    pub scenario: String,
+    /// Nodes, instead of the scenario's
+    #[arg(long)]
+    pub nodes: Option<usize>,
+    /// Seed, instead of the scenario's
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Data, instead of the scenario's: digits, fashion-mnist, fashion-mnist-14
+    #[arg(long)]
+    pub data: Option<String>,
+    /// Split, instead of the scenario's: iid, shards=K, dirichlet=A
+    #[arg(long)]
+    pub split: Option<Split>,
+    /// Profile, instead of the scenario's: closed, safe, mean-only
+    #[arg(long)]
+    pub profile: Option<Profile>,
+    /// starling, or a lab baseline: local, pooled, full, ring, four-regular, push=K, pull=K
+    #[arg(long, default_value = "starling")]
+    pub rule: String,
+    /// With a lab baseline: give it our outer step
+    #[arg(long)]
+    pub outer: bool,
+    /// Learning rate at the start, instead of the scenario's
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// One JSON line
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

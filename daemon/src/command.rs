@@ -7,4 +7,5 @@ pub mod init;
 pub mod invite;
 pub mod join;
 pub mod run;
+pub mod simulate;
 pub mod status;

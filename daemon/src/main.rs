@@ -47,6 +47,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Check(options) => command::check::run(&options),
         Command::Invite(options) => command::invite::run(&options),
         Command::Join(options) => command::join::run(&options),
+        Command::Simulate(options) => command::simulate::run(&options),
         Command::Status(options) => command::status::run(&options),
         Command::Events(options) => command::events::run(&options),
     }

@@ -341,6 +341,16 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// The same rows with class c turned into the last class minus c: what a hostile node may train
+    /// on.
+    #[must_use]
+    pub fn with_flipped_labels(&self) -> Self {
+        let last = u16::try_from(self.data.classes.saturating_sub(1)).unwrap_or(u16::MAX);
+        let labels = self.data.labels.iter().map(|label| last.saturating_sub(*label)).collect();
+        let data = Dataset { labels, ..(*self.data).clone() };
+        Self { data: Arc::new(data), rows: self.rows.clone() }
+    }
+
     /// Every row of `data`, in order.
     #[must_use]
     pub fn all(data: Arc<Dataset>) -> Self {

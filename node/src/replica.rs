@@ -126,6 +126,21 @@ impl Replica {
         evaluate(&self.model, self.served.values(), shard, None, &mut self.space)
     }
 
+    pub(crate) fn replace_params(&mut self, params: &[f32]) {
+        if params.len() == self.x.len() {
+            self.x.copy_from_slice(params);
+        }
+    }
+
+    /// A partner's model, if its reference is held.
+    pub(crate) fn decode(&self, peer: NodeId, model: &Encoded) -> Option<Vec<f32>> {
+        let reference = self.references.get(peer).filter(|(_, hash)| model.base == Some(*hash));
+        if model.base.is_some() && reference.is_none() {
+            return None;
+        }
+        read_relative(model, self.x.len(), reference.map(|(values, _)| values))
+    }
+
     pub(crate) fn begin_round(&mut self) {
         self.base.clone_from(&self.x);
     }

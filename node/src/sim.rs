@@ -8,6 +8,8 @@
 //! trace, whatever the number of threads.
 
 mod actor;
+mod attack;
+pub mod lab;
 mod scenario;
 
 use core::time::Duration;
@@ -22,9 +24,11 @@ use starling_protocol::limits::VIEW_MAX;
 use starling_protocol::message::Hint;
 use starling_protocol::time::Time;
 
+pub use self::attack::Attack;
 pub use self::scenario::{Churn, Outage, Partition, Scenario};
 
-use self::actor::{Actor, Parcel};
+use self::actor::{Actor, Directory, Parcel};
+use self::attack::Crowd;
 use crate::spec::Network;
 
 /// Fewer active nodes than this in a window are not worth a second thread.
@@ -76,6 +80,10 @@ pub struct Simulation {
     window: Duration,
     until: Time,
     now: Time,
+    /// What hostile nodes know, and when it is brought up to date.
+    crowd: Arc<Crowd>,
+    next_look: Time,
+    look_interval: Option<Duration>,
 }
 
 impl Simulation {
@@ -84,17 +92,25 @@ impl Simulation {
     pub fn new(network: &Network, scenario: &Scenario, shards: Vec<Shard>) -> Self {
         let count = shards.len();
         let keys: Vec<Keypair> = (0..count).map(|index| actor::key(scenario.seed, index)).collect();
-        let ids: Arc<Vec<NodeId>> = Arc::new(keys.iter().map(Keypair::id).collect());
+        let ids = Arc::new(Directory::new(keys.iter().map(Keypair::id).collect()));
         let scenario = Arc::new(scenario.clone());
         let mut rng = ChaCha8Rng::seed_from_u64(scenario.seed);
         let mut actors = Vec::with_capacity(count);
         for (index, (key, shard)) in keys.into_iter().zip(shards).enumerate() {
-            let contacts = contacts(&ids, index, &mut rng);
+            let contacts = contacts(&ids.nodes, index, &mut rng);
             let (ids, scenario) = (Arc::clone(&ids), Arc::clone(&scenario));
             actors.push(Actor::new(network, scenario, ids, index, key, shard, contacts));
         }
-        let until = Time::ZERO + scenario.duration_max;
-        Self { actors, window: scenario.delay_min(), until, now: Time::ZERO }
+        let round = scenario.step * scenario.settings.steps_per_round;
+        Self {
+            actors,
+            window: scenario.delay_min(),
+            until: Time::ZERO + scenario.duration_max,
+            now: Time::ZERO,
+            crowd: Arc::default(),
+            next_look: Time::ZERO,
+            look_interval: scenario.attack.map(|_| round.max(scenario.settings.round_period)),
+        }
     }
 
     /// Runs until every live node has finished, or the scenario's time is over. `progress` is told
@@ -103,9 +119,16 @@ impl Simulation {
         let mut windows = 0_u64;
         while let Some(begin) = self.actors.iter().filter_map(Actor::next_event).min() {
             let over = self.actors.iter().any(Actor::finished)
-                && self.actors.iter().all(|actor| actor.finished() || !actor.is_live());
+                && self
+                    .actors
+                    .iter()
+                    .all(|actor| actor.finished() || actor.is_hostile() || !actor.is_live());
             if begin > self.until || over {
                 break;
+            }
+            if let Some(interval) = self.look_interval.filter(|_| begin >= self.next_look) {
+                self.next_look = begin + interval;
+                self.inform_attackers();
             }
             let end = begin + self.window;
             self.run_window(end);
@@ -114,6 +137,15 @@ impl Simulation {
             if windows.is_multiple_of(1024) {
                 progress(self.now, self);
             }
+        }
+    }
+
+    fn inform_attackers(&mut self) {
+        let honest = self.actors.iter().filter(|actor| !actor.is_hostile());
+        let models: Vec<&[f32]> = honest.filter_map(Actor::params).collect();
+        self.crowd = Arc::new(Crowd::of(&models, &self.crowd));
+        for actor in &mut self.actors {
+            actor.inform(&self.crowd);
         }
     }
 
@@ -160,7 +192,8 @@ impl Simulation {
     #[must_use]
     pub fn report(&mut self, test: &Shard) -> Report {
         let accuracies = self.accuracies(test);
-        let totals: Vec<_> = self.actors.iter().map(Actor::totals).collect();
+        let honest = self.actors.iter().filter(|actor| !actor.is_hostile());
+        let totals: Vec<_> = honest.map(Actor::totals).collect();
         let mean = |value: fn(&actor::Totals) -> u64| {
             totals.iter().map(value).sum::<u64>() as f64 / totals.len().max(1) as f64
         };
@@ -188,7 +221,8 @@ impl Simulation {
     }
 
     fn consensus(&self) -> f64 {
-        let models: Vec<&[f32]> = self.actors.iter().filter_map(Actor::params).collect();
+        let honest = self.actors.iter().filter(|actor| !actor.is_hostile());
+        let models: Vec<&[f32]> = honest.filter_map(Actor::params).collect();
         let Some(first) = models.first() else { return 0.0 };
         let mut mean = vec![0.0_f64; first.len()];
         for model in &models {

@@ -42,6 +42,11 @@ impl Worker {
         &self.replica
     }
 
+    /// Puts other parameters in the place of the working ones: what a hostile node does.
+    pub(crate) fn replace_params(&mut self, params: &[f32]) {
+        self.replica.replace_params(params);
+    }
+
     /// Scores the served parameters.
     #[must_use]
     pub fn evaluate(&mut self, shard: &Shard) -> Evaluation {

@@ -10,9 +10,10 @@ use rand_chacha::ChaCha8Rng;
 use starling_learning::data::Shard;
 use starling_protocol::envelope::{Address, Frame, Verified};
 use starling_protocol::id::{Keypair, NodeId};
-use starling_protocol::message::{Hint, Kind};
+use starling_protocol::message::{ExchangeOutcome, Hint, Kind, Message};
 use starling_protocol::time::Time;
 
+use super::attack::{Attack, Attacker, Crowd};
 use super::scenario::Scenario;
 use crate::checkpoint;
 use crate::jobs::{Done, Job};
@@ -114,12 +115,27 @@ struct Live {
     training: Option<(Time, u32, u32)>,
 }
 
+/// Who is who.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) nodes: Vec<NodeId>,
+    indices: BTreeMap<NodeId, usize>,
+}
+
+impl Directory {
+    pub(super) fn new(nodes: Vec<NodeId>) -> Self {
+        let indices = nodes.iter().enumerate().map(|(index, id)| (*id, index)).collect();
+        Self { nodes, indices }
+    }
+}
+
 /// One simulated node.
 #[derive(Debug)]
 pub(super) struct Actor {
     index: usize,
-    ids: Arc<Vec<NodeId>>,
+    ids: Arc<Directory>,
     scenario: Arc<Scenario>,
+    attacker: Option<Attacker>,
     network: Network,
     key: Keypair,
     shard: Shard,
@@ -144,7 +160,7 @@ impl Actor {
     pub(super) fn new(
         network: &Network,
         scenario: Arc<Scenario>,
-        ids: Arc<Vec<NodeId>>,
+        ids: Arc<Directory>,
         index: usize,
         key: Keypair,
         shard: Shard,
@@ -153,10 +169,18 @@ impl Actor {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&scenario.seed.to_le_bytes());
         seed[8..16].copy_from_slice(&(index as u64).to_le_bytes());
+        let hostile = scenario.attack.filter(|(_, count)| index + count >= ids.nodes.len());
+        let shard = match hostile {
+            Some((Attack::LabelFlip, _)) => shard.with_flipped_labels(),
+            _ => shard,
+        };
+        let attacker = hostile
+            .map(|(attack, _)| Attacker::new(attack, scenario.seed.wrapping_add(index as u64)));
         let mut actor = Self {
             index,
             ids,
             scenario,
+            attacker,
             network: network.clone(),
             key,
             shard,
@@ -325,14 +349,14 @@ impl Actor {
     }
 
     fn index_of(&self, id: NodeId) -> Option<usize> {
-        // Contacts carry the index in their address; a scan is for the few others.
-        self.ids.iter().position(|known| *known == id)
+        self.ids.indices.get(&id).copied()
     }
 
     fn send(&mut self, now: Time, address: Address, frame: Frame) {
         self.trace.update(&[frame.message.kind() as u8]);
         self.trace.update(&frame.slab);
         let Some(peer) = self.index_of(address.recipient) else { return };
+        let Some(frame) = self.misreport(frame) else { return };
         let reliable = matches!(frame.message.kind(), Kind::Hello | Kind::Bye | Kind::Denied);
         let lost = !reliable && self.rng.random_bool(self.scenario.loss.clamp(0.0, 1.0));
         let twice = self.rng.random_bool(self.scenario.duplication.clamp(0.0, 1.0));
@@ -359,7 +383,7 @@ impl Actor {
 
     fn cut(&self, now: Time, peer: usize) -> bool {
         self.scenario.partition.is_some_and(|partition| {
-            let split = (self.ids.len() as f64 * partition.share) as usize;
+            let split = (self.ids.nodes.len() as f64 * partition.share) as usize;
             let within = now >= Time::ZERO + partition.begin && now < Time::ZERO + partition.end;
             within && (self.index < split) != (peer < split)
         })
@@ -370,7 +394,7 @@ impl Actor {
             return;
         }
         let peer = parcel.from;
-        let Some(id) = self.ids.get(peer).copied() else { return };
+        let Some(id) = self.ids.nodes.get(peer).copied() else { return };
         let known = self.links.get(&peer).copied();
         match parcel.cargo {
             Cargo::Connect => {
@@ -403,10 +427,59 @@ impl Actor {
         self.step(now, Input::LinkUp(id));
     }
 
+    pub(super) fn is_hostile(&self) -> bool {
+        self.attacker.is_some()
+    }
+
+    pub(super) fn inform(&mut self, crowd: &Arc<Crowd>) {
+        if let Some(attacker) = &mut self.attacker {
+            attacker.crowd = Arc::clone(crowd);
+        }
+    }
+
+    /// Lets a hostile node put another model in its own model's place before it is sent.
+    fn forge(&mut self, job: &Job) {
+        let (Some(attacker), Some(live)) = (&mut self.attacker, &mut self.live) else { return };
+        let victim = match job {
+            Job::Encode { .. } | Job::Snapshot { .. } => None,
+            Job::Answer { peer, request, .. } => live.worker.replica().decode(*peer, request),
+            _ => return,
+        };
+        let genesis = self.network.genesis();
+        if let Some(forged) = attacker.forge(&genesis, victim.as_deref()) {
+            live.worker.replace_params(&forged);
+        }
+    }
+
+    /// What a hostile node says instead; none if it keeps silent.
+    fn misreport(&self, mut frame: Frame) -> Option<Frame> {
+        match (self.attacker.as_ref().map(|attacker| attacker.attack), &mut frame.message) {
+            (Some(Attack::Tarpit), Message::ExchangeReply(_)) => return None,
+            (Some(Attack::Tarpit), Message::Beat(beat)) => beat.standing.step_ns = u64::MAX,
+            (Some(Attack::FalseAge { factor }), message) => match message {
+                Message::ExchangeRequest(request) => request.age *= factor,
+                Message::ExchangeReply(reply) => {
+                    if let ExchangeOutcome::Model { age, .. } = &mut reply.outcome {
+                        *age *= factor;
+                    }
+                }
+                Message::Beat(beat) => beat.standing.age *= factor,
+                Message::Hello(hello) => hello.standing.age *= factor,
+                _ => {}
+            },
+            _ => {}
+        }
+        Some(frame)
+    }
+
     fn step_time(&self) -> Duration {
-        let slow = (self.ids.len() as f64 * self.scenario.slow_share).round() as usize;
+        let slow = (self.ids.nodes.len() as f64 * self.scenario.slow_share).round() as usize;
         let factor = if self.index < slow { self.scenario.slow_factor } else { 1 };
-        self.scenario.step * factor
+        let hurry = match self.attacker.as_ref().map(|attacker| attacker.attack) {
+            Some(Attack::Flood { factor }) => factor.max(1),
+            _ => 1,
+        };
+        self.scenario.step * factor / hurry
     }
 
     fn compute(&mut self, now: Time, id: JobId, job: Job) {
@@ -421,7 +494,15 @@ impl Actor {
             let elapsed = now.since(begun).as_nanos().div_ceil(step.as_nanos().max(1));
             let next = begun + step * u32::try_from(elapsed).unwrap_or(u32::MAX);
             self.push(next, Happening::Boundary(epoch));
-        } else if let Some(done) = live.worker.submit(id, job) {
+        } else {
+            self.forge(&job);
+            self.submit(now, id, job);
+        }
+    }
+
+    fn submit(&mut self, now: Time, id: JobId, job: Job) {
+        let Some(live) = &mut self.live else { return };
+        if let Some(done) = live.worker.submit(id, job) {
             self.push(now, Happening::JobDone(id, done));
         }
     }
@@ -440,11 +521,13 @@ impl Actor {
                 live.training = None;
             }
         }
-        while let Some((id, job)) = live.mailbox.pop_front() {
-            results.extend(live.worker.submit(id, job).map(|done| (id, done)));
-        }
+        let mailbox = core::mem::take(&mut live.mailbox);
         for (id, done) in results {
             self.push(now, Happening::JobDone(id, done));
+        }
+        for (id, job) in mailbox {
+            self.forge(&job);
+            self.submit(now, id, job);
         }
     }
 
@@ -465,7 +548,8 @@ impl Actor {
     }
 
     pub(super) fn accuracy(&mut self, test: &Shard) -> Option<f64> {
-        self.live.as_mut().map(|live| live.worker.evaluate(test).accuracy())
+        let live = self.live.as_mut().filter(|_| self.attacker.is_none());
+        live.map(|live| live.worker.evaluate(test).accuracy())
     }
 
     pub(super) fn totals(&self) -> Totals {

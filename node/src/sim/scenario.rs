@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::attack::Attack;
 use crate::settings::Settings;
 
 /// Nodes that go away and come back.
@@ -62,6 +63,8 @@ pub struct Scenario {
     pub outages: Vec<Outage>,
     /// A cut.
     pub partition: Option<Partition>,
+    /// What the last nodes do, and how many of them, if any are hostile.
+    pub attack: Option<(Attack, usize)>,
     /// Virtual time at the latest end.
     pub duration_max: Duration,
 }
@@ -81,6 +84,7 @@ impl Default for Scenario {
             churn: None,
             outages: Vec::new(),
             partition: None,
+            attack: None,
             duration_max: Duration::from_secs(3600),
         }
     }

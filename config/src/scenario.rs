@@ -1,0 +1,348 @@
+//! Scenario files of `starling simulate`: what a researcher writes, and what of it the simulator
+//! takes. Times are in local steps of a usual node, so that a scenario says the same for any model.
+
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use starling_learning::compress::Codec;
+use starling_learning::data::partition::Split;
+use starling_learning::model::ModelSpec;
+use starling_node::settings::{Rule, Settings};
+use starling_node::sim::{Attack, Churn, Partition, Scenario};
+use starling_node::spec::{FeatureSpec, Membership, Network, NetworkSpec, TrainingSpec};
+use starling_protocol::id::NodeId;
+
+/// Most nodes of a simulation.
+pub const NODES_MAX: usize = 20_000;
+
+/// How nodes mix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Members are known: full momentum, gate, clip and collusion filter.
+    #[default]
+    Closed,
+    /// Anyone may join: less momentum, so that a small common bias is not amplified.
+    Safe,
+    /// A control without any defence: plain pair mean with momentum.
+    MeanOnly,
+}
+
+impl Profile {
+    /// The rule of this profile.
+    #[must_use]
+    pub fn rule(self) -> Rule {
+        let usual = Rule::default();
+        match self {
+            Self::Closed => usual,
+            Self::Safe => {
+                let outer = usual.outer.map(|mut outer| {
+                    (outer.momentum, outer.rate) = (0.5, 1.0);
+                    outer
+                });
+                Rule { outer, ..usual }
+            }
+            Self::MeanOnly => Rule { gate: false, filter: false, ages: false, ..usual },
+        }
+    }
+}
+
+impl core::str::FromStr for Profile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "closed" => Ok(Self::Closed),
+            "safe" => Ok(Self::Safe),
+            "mean-only" => Ok(Self::MeanOnly),
+            _ => Err(format!("`{text}` is no profile: expected closed, safe or mean-only")),
+        }
+    }
+}
+
+/// Hostile nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hostile {
+    /// How many: the last ones.
+    pub nodes: usize,
+    /// What they do.
+    #[serde(flatten)]
+    pub attack: Attack,
+}
+
+/// Nodes that go away and come back.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChurnFile {
+    /// Share of the time that a node is down, below 1.
+    pub down_share: f64,
+    /// Mean time up, steps.
+    pub up_steps: f64,
+    /// Whether they come back with nothing.
+    #[serde(default)]
+    pub fresh: bool,
+}
+
+/// A cut that heals.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartitionFile {
+    /// When it begins, steps.
+    pub begin_steps: f64,
+    /// When it heals, steps.
+    pub end_steps: f64,
+    /// Share of the nodes on the smaller side.
+    pub share: f64,
+}
+
+/// A scenario file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScenarioFile {
+    /// Its name.
+    pub name: String,
+    /// What it shows.
+    pub about: String,
+    /// Nodes.
+    pub nodes: usize,
+    /// digits, fashion-mnist, or fashion-mnist-14 (pooled to 14x14).
+    pub data: String,
+    /// How rows are cut among nodes.
+    pub split: Split,
+    /// Rows drawn with replacement for each node instead of a cut; 0 for a cut.
+    pub rows_per_node: usize,
+    /// Units of hidden layers.
+    pub hidden: Vec<usize>,
+    /// Local steps of each node.
+    pub steps: u32,
+    /// Of these in a round.
+    pub steps_per_round: u32,
+    /// Rows of a batch.
+    pub batch: u32,
+    /// Learning rate at the start.
+    pub rate: f64,
+    /// Whether the learning rate stays, and training goes on until `steps` are over.
+    pub continuous: bool,
+    /// How nodes mix.
+    pub profile: Profile,
+    /// Codec of differences.
+    pub codec: Codec,
+    /// Mean one-way delay, steps.
+    pub delay_steps: f64,
+    /// Share of frames lost.
+    pub loss: f64,
+    /// Share of frames delivered twice.
+    pub duplication: f64,
+    /// Share of slow nodes.
+    pub slow_share: f64,
+    /// How many times slower they are.
+    pub slow_factor: u32,
+    /// Nodes that go away and come back.
+    pub churn: Option<ChurnFile>,
+    /// A cut that heals.
+    pub partition: Option<PartitionFile>,
+    /// Hostile nodes.
+    pub hostile: Option<Hostile>,
+    /// Seed.
+    pub seed: u64,
+}
+
+impl Default for ScenarioFile {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            about: String::new(),
+            nodes: 16,
+            data: "digits".into(),
+            split: Split::Shards(2),
+            rows_per_node: 0,
+            hidden: vec![32],
+            steps: 400,
+            steps_per_round: 4,
+            batch: 32,
+            rate: 0.15,
+            continuous: false,
+            profile: Profile::Closed,
+            codec: Codec::Ref3,
+            delay_steps: 0.1,
+            loss: 0.0,
+            duplication: 0.0,
+            slow_share: 0.0,
+            slow_factor: 5,
+            churn: None,
+            partition: None,
+            hostile: None,
+            seed: 0,
+        }
+    }
+}
+
+/// One virtual step.
+const STEP: Duration = Duration::from_millis(10);
+/// A run may take so many times its steps before it is cut off.
+const PATIENCE: f64 = 20.0;
+
+fn out_of_range(file: &str, key: &str, found: impl ToString, expected: &str) -> String {
+    format!("{file}: {key}: found {}, allowed is {expected}", found.to_string())
+}
+
+impl ScenarioFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Where it is wrong, and what is allowed there.
+    pub fn parse(file: &str, text: &str) -> Result<Self, String> {
+        let scenario: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| {
+                text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1)
+            });
+            format!("{file}:{line}: {}", error.message())
+        })?;
+        scenario.check(file)?;
+        Ok(scenario)
+    }
+
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// The first key that is out of range.
+    pub fn check(&self, file: &str) -> Result<(), String> {
+        let share = |key: &str, value: f64| {
+            if (0.0..=0.95).contains(&value) {
+                Ok(())
+            } else {
+                Err(out_of_range(file, key, value, "0 to 0.95"))
+            }
+        };
+        if !(2..=NODES_MAX).contains(&self.nodes) {
+            return Err(out_of_range(file, "nodes", self.nodes, "2 to 20000"));
+        }
+        if !(1..=10_000_000).contains(&self.steps) {
+            return Err(out_of_range(file, "steps", self.steps, "1 to 10000000"));
+        }
+        if !(1..=self.steps).contains(&self.steps_per_round) {
+            return Err(out_of_range(file, "steps_per_round", self.steps_per_round, "1 to steps"));
+        }
+        if !(0.0..=1000.0).contains(&self.delay_steps) {
+            return Err(out_of_range(file, "delay_steps", self.delay_steps, "0 to 1000"));
+        }
+        if !(1..=1000).contains(&self.slow_factor) {
+            return Err(out_of_range(file, "slow_factor", self.slow_factor, "1 to 1000"));
+        }
+        share("loss", self.loss)?;
+        share("duplication", self.duplication)?;
+        share("slow_share", self.slow_share)?;
+        if let Some(churn) = self.churn {
+            share("churn.down_share", churn.down_share)?;
+            if !(1.0..=1e9).contains(&churn.up_steps) {
+                return Err(out_of_range(file, "churn.up_steps", churn.up_steps, "1 to 1e9"));
+            }
+        }
+        if let Some(partition) = self.partition {
+            share("partition.share", partition.share)?;
+            let ordered =
+                0.0 <= partition.begin_steps && partition.begin_steps < partition.end_steps;
+            if !ordered || partition.end_steps > 1e9 {
+                let found = partition.end_steps;
+                return Err(out_of_range(file, "partition.end_steps", found, "after its begin"));
+            }
+        }
+        if let Some(hostile) = self.hostile.filter(|hostile| hostile.nodes + 2 > self.nodes) {
+            let found = hostile.nodes;
+            return Err(out_of_range(file, "hostile.nodes", found, "at most nodes - 2"));
+        }
+        Ok(())
+    }
+
+    /// The network that its nodes belong to, for rows of so many features and classes.
+    ///
+    /// # Errors
+    /// What of it is out of bounds.
+    pub fn network(&self, features: usize, classes: usize) -> Result<Network, String> {
+        let spec = NetworkSpec {
+            version: NetworkSpec::VERSION,
+            name: self.name.clone(),
+            genesis_seed: u32::try_from(self.seed % (1 << 31)).unwrap_or(0),
+            codecs: vec![Codec::Ref3, Codec::Int8, Codec::Bf16, Codec::Fp32],
+            membership: Membership::Open,
+            root: NodeId([0; 32]),
+            model: ModelSpec { features, hidden: self.hidden.clone(), classes },
+            training: TrainingSpec {
+                rate: self.rate,
+                momentum: 0.0,
+                batch: self.batch,
+                age_max: (!self.continuous).then(|| f64::from(self.steps)),
+            },
+            features: FeatureSpec::default(),
+        };
+        spec.check().map_err(|error| error.to_string())
+    }
+
+    /// What the simulator does.
+    #[must_use]
+    pub fn scenario(&self) -> Scenario {
+        let steps = |count: f64| STEP.mul_f64(count);
+        let rule = Rule { codec: self.codec, ..self.profile.rule() };
+        let settings = Settings {
+            rule,
+            steps_per_round: self.steps_per_round,
+            checkpoint_interval: steps(20.0),
+            settle: steps(20.0),
+            ..Settings::default()
+        };
+        let longest = if self.continuous { 1.0 } else { PATIENCE };
+        Scenario {
+            seed: self.seed,
+            settings,
+            step: STEP,
+            slow_share: self.slow_share,
+            slow_factor: self.slow_factor,
+            delay: steps(self.delay_steps),
+            loss: self.loss,
+            duplication: self.duplication,
+            churn: self.churn.map(|churn| Churn {
+                down_share: churn.down_share,
+                up_mean: steps(churn.up_steps),
+                fresh: churn.fresh,
+            }),
+            outages: Vec::new(),
+            partition: self.partition.map(|partition| Partition {
+                begin: steps(partition.begin_steps),
+                end: steps(partition.end_steps),
+                share: partition.share,
+            }),
+            attack: self.hostile.map(|hostile| (hostile.attack, hostile.nodes)),
+            duration_max: steps(f64::from(self.steps) * longest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_default_and_files_read_back() {
+        assert_eq!(ScenarioFile::parse("x", ""), Ok(ScenarioFile::default()));
+        let text =
+            "nodes = 8\nsplit = \"dirichlet=1\"\n[hostile]\nnodes = 2\nkind = \"alie\"\nz = 1.5\n";
+        let scenario = ScenarioFile::parse("x", text).expect("valid");
+        let expected = Hostile { nodes: 2, attack: Attack::Alie { z: 1.5 } };
+        assert_eq!(scenario.hostile, Some(expected));
+        let rendered = toml::to_string(&scenario).expect("plain values");
+        assert_eq!(ScenarioFile::parse("x", &rendered), Ok(scenario));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        let error = |text: &str| ScenarioFile::parse("x.toml", text).expect_err(text);
+        assert!(error("\nnods = 3").starts_with("x.toml:2: unknown field `nods`"));
+        assert_eq!(error("nodes = 1"), "x.toml: nodes: found 1, allowed is 2 to 20000");
+        assert_eq!(error("loss = 1.5"), "x.toml: loss: found 1.5, allowed is 0 to 0.95");
+        assert_eq!(
+            error("nodes = 4\n[hostile]\nnodes = 3\nkind = \"sign-flip\""),
+            "x.toml: hostile.nodes: found 3, allowed is at most nodes - 2"
+        );
+        assert!(error("[hostile]\nnodes = 1\nkind = \"magic\"").contains("magic"));
+    }
+}
