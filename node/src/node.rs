@@ -373,7 +373,7 @@ impl Node {
     fn read_model(&self, codec: u8, base: Option<u64>, slab: Vec<u8>) -> Option<Encoded> {
         let codec = starling_learning::compress::Codec::from_byte(codec)?;
         let known = self.network.spec.codecs.contains(&codec);
-        let fits = slab.len() == codec.encoded_len(self.network.model.len());
+        let fits = codec.may_be_len(slab.len(), self.network.model.len());
         (known && fits).then_some(Encoded { codec, base, slab })
     }
 

@@ -138,7 +138,7 @@ impl NetworkSpec {
             return Err(field("codecs", self.codecs.len(), "int8 or fp32 among them"));
         }
         self.check_features()?;
-        if Codec::Fp32.encoded_len(model.len()) > MODEL_BYTES_MAX {
+        if Codec::Fp32.encoded_len_max(model.len()) > MODEL_BYTES_MAX {
             return Err(field("model", model.len(), "at most 64 Mi parameters"));
         }
         let canonical = codec::encode(&self)?;
@@ -207,7 +207,7 @@ impl Network {
     /// Largest encoded model that a member may send.
     #[must_use]
     pub fn model_bytes_max(&self) -> usize {
-        let lengths = self.spec.codecs.iter().map(|codec| codec.encoded_len(self.model.len()));
+        let lengths = self.spec.codecs.iter().map(|codec| codec.encoded_len_max(self.model.len()));
         lengths.max().unwrap_or(0)
     }
 

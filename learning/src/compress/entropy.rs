@@ -1,0 +1,218 @@
+//! Three-bit differences, entropy-coded: the symbols of a pair-reference difference are far from
+//! uniform (about 2.1 bits of order-0 entropy), so they are written by an asymmetric numeral system
+//! (Duda, arXiv 1311.2540) with one frequency table per vector.
+//!
+//! Layout: 16-bit scales of all blocks | seven 12-bit frequencies as u16, summing to 4096 | two
+//! 32-bit states | 16-bit words in the order the decoder takes them. All little-endian. The decoder
+//! must end with both states at their start value and no word left.
+
+use half::f16;
+
+use super::CompressError;
+use super::blocks::{quantise, scale_of};
+
+/// Values that share a scale: larger than int8's block, since the coder pays for scales only.
+const BLOCK: usize = 128;
+/// Levels of three bits, symmetric: -3 to 3.
+const SYMBOLS: usize = 7;
+const LIMIT: i32 = 3;
+const FREQUENCY_BITS: u32 = 12;
+const TOTAL: u32 = 1 << FREQUENCY_BITS;
+/// States stay within [2^16, 2^32).
+const LOWEST: u32 = 1 << 16;
+const HEADER: usize = 2 * SYMBOLS + 8;
+
+/// The longest encoding: no table costs more than three bits a symbol, and a little for rounding.
+pub(super) fn encoded_len_max(count: usize) -> usize {
+    if count == 0 { 0 } else { scales_len(count) + HEADER + (3 * count).div_ceil(8) + 64 }
+}
+
+fn scales_len(count: usize) -> usize {
+    2 * count.div_ceil(BLOCK)
+}
+
+/// Counts scaled to sum to [`TOTAL`]; what occurs keeps at least one.
+fn frequencies(symbols: &[u8]) -> [u32; SYMBOLS] {
+    let mut counts = [0_u64; SYMBOLS];
+    for symbol in symbols {
+        if let Some(count) = counts.get_mut(usize::from(*symbol)) {
+            *count += 1;
+        }
+    }
+    let all = symbols.len().max(1) as u64;
+    let mut scaled = counts.map(|count| {
+        let share = count * u64::from(TOTAL) / all;
+        if count == 0 { 0 } else { u32::try_from(share).unwrap_or(TOTAL).max(1) }
+    });
+    // The most frequent symbol takes the difference: it hurts there least.
+    let sum: u32 = scaled.iter().sum();
+    if let Some(top) = scaled.iter_mut().max() {
+        *top = (*top + TOTAL).saturating_sub(sum);
+    }
+    scaled
+}
+
+fn starts(frequencies: &[u32; SYMBOLS]) -> [u32; SYMBOLS] {
+    let mut start = 0;
+    frequencies.map(|frequency| {
+        let own = start;
+        start += frequency;
+        own
+    })
+}
+
+pub(super) fn encode(values: &[f32], bytes: &mut Vec<u8>) {
+    if values.is_empty() {
+        return;
+    }
+    let mut symbols = vec![0_u8; values.len()];
+    for (block, symbols) in values.chunks(BLOCK).zip(symbols.chunks_mut(BLOCK)) {
+        let scale = scale_of(block);
+        bytes.extend_from_slice(&scale.to_le_bytes());
+        quantise(block, scale, LIMIT, symbols);
+    }
+    let frequencies = frequencies(&symbols);
+    let starts = starts(&frequencies);
+    let mut states = [LOWEST; 2];
+    let mut words = Vec::with_capacity(values.len() / 6);
+    for (place, symbol) in symbols.iter().enumerate().rev() {
+        let symbol = usize::from(*symbol).min(SYMBOLS - 1);
+        let (frequency, start) = (frequencies[symbol], starts[symbol]);
+        let state = &mut states[place & 1];
+        if u64::from(*state) >= u64::from(frequency) << (32 - FREQUENCY_BITS) {
+            words.push(*state as u16);
+            *state >>= 16;
+        }
+        *state = ((*state / frequency) << FREQUENCY_BITS) + *state % frequency + start;
+    }
+    for frequency in frequencies {
+        bytes.extend_from_slice(&(frequency as u16).to_le_bytes());
+    }
+    for state in states {
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.extend(words.iter().rev().flat_map(|word| word.to_le_bytes()));
+}
+
+/// Frequencies as they came, if they make a table.
+fn read_frequencies(bytes: &[u8]) -> Result<[u32; SYMBOLS], CompressError> {
+    let mut frequencies = [0; SYMBOLS];
+    for (place, pair) in frequencies.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *place = u32::from(u16::from_le_bytes(*pair));
+    }
+    if frequencies.iter().sum::<u32>() == TOTAL {
+        Ok(frequencies)
+    } else {
+        Err(CompressError::NotCanonical)
+    }
+}
+
+pub(super) fn decode(
+    bytes: &[u8],
+    count: usize,
+    values: &mut Vec<f32>,
+) -> Result<(), CompressError> {
+    let short = || CompressError::Length { found: bytes.len(), expected: encoded_len_max(count) };
+    if count == 0 {
+        return if bytes.is_empty() { Ok(()) } else { Err(short()) };
+    }
+    let (scales, rest) = bytes.split_at_checked(scales_len(count)).ok_or_else(short)?;
+    let (table, rest) = rest.split_at_checked(2 * SYMBOLS).ok_or_else(short)?;
+    let (first, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    let (second, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    let (words, odd) = rest.as_chunks::<2>();
+    let frequencies = read_frequencies(table)?;
+    let starts = starts(&frequencies);
+    let mut slots = [0_u8; TOTAL as usize];
+    for (symbol, (start, frequency)) in starts.iter().zip(frequencies).enumerate() {
+        if let Some(own) = slots.get_mut(*start as usize..(*start + frequency) as usize) {
+            own.fill(symbol as u8);
+        }
+    }
+    let mut states = [u32::from_le_bytes(*first), u32::from_le_bytes(*second)];
+    if !odd.is_empty() || states.iter().any(|state| *state < LOWEST) {
+        return Err(CompressError::NotCanonical);
+    }
+    let mut words = words.iter();
+    let mut place = 0_usize;
+    for (index, scale) in scales.as_chunks::<2>().0.iter().enumerate() {
+        let scale = f16::from_le_bytes(*scale);
+        if !scale.is_finite() || scale.is_sign_negative() {
+            return Err(CompressError::BadValue);
+        }
+        let step = scale.to_f32() / LIMIT as f32;
+        for _ in index * BLOCK..((index + 1) * BLOCK).min(count) {
+            let state = &mut states[place & 1];
+            place += 1;
+            let slot = *state & (TOTAL - 1);
+            let symbol = usize::from(slots[slot as usize]) % SYMBOLS;
+            *state = frequencies[symbol] * (*state >> FREQUENCY_BITS) + slot - starts[symbol];
+            if *state < LOWEST {
+                let word = words.next().ok_or(CompressError::NotCanonical)?;
+                *state = *state << 16 | u32::from(u16::from_le_bytes(*word));
+            }
+            values.push((symbol as i32 - LIMIT) as f32 * step);
+        }
+    }
+    if states != [LOWEST; 2] || words.next().is_some() {
+        return Err(CompressError::NotCanonical);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    fn round_trip(values: &[f32]) -> (usize, Vec<f32>) {
+        let (mut bytes, mut back) = (Vec::new(), Vec::new());
+        encode(values, &mut bytes);
+        assert!(bytes.len() <= encoded_len_max(values.len()));
+        decode(&bytes, values.len(), &mut back).expect("own bytes");
+        (bytes.len(), back)
+    }
+
+    #[test]
+    fn bell_shaped_values_take_about_two_and_a_quarter_bits() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut draw = || (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0;
+        let values: Vec<f32> = (0..12_800).map(|_| draw()).collect();
+        let (length, _) = round_trip(&values);
+        let bits = length as f64 * 8.0 / values.len() as f64;
+        assert!((2.0..2.4).contains(&bits), "{bits}");
+    }
+
+    #[test]
+    fn extremes_survive() {
+        for values in [vec![0.0; 300], vec![1.0; 129], vec![-2.0; 1], vec![]] {
+            assert_eq!(round_trip(&values).1, values);
+        }
+        let uniform: Vec<f32> = (0..7000).map(|index| (index % 7) as f32 - 3.0).collect();
+        let (length, back) = round_trip(&uniform);
+        assert_eq!(back, uniform);
+        assert!(length <= encoded_len_max(7000));
+    }
+
+    #[test]
+    fn every_cut_and_most_flips_are_noticed_and_none_panics() {
+        let values: Vec<f32> = (0..300).map(|index| ((index * 37) % 11) as f32 - 5.0).collect();
+        let (mut bytes, mut back) = (Vec::new(), Vec::new());
+        encode(&values, &mut bytes);
+        for end in 0..bytes.len() {
+            back.clear();
+            assert!(decode(&bytes[..end], 300, &mut back).is_err(), "cut at {end}");
+        }
+        let mut noticed = 0;
+        for place in scales_len(300)..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 0x11;
+            back.clear();
+            noticed += usize::from(decode(&flipped, 300, &mut back).is_err());
+        }
+        let all = bytes.len() - scales_len(300);
+        assert!(noticed * 10 >= all * 9, "{noticed} of {all}");
+    }
+}
