@@ -26,6 +26,17 @@ pub struct Encoded {
     pub slab: Vec<u8>,
 }
 
+/// The pair reference that a model is encoded relative to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The newest that we hold, if any.
+    Newest,
+    /// The one with this hash, which the partner holds, if we do too.
+    Held(u64),
+    /// None.
+    Absent,
+}
+
 /// Something for the owner of the weights to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Job {
@@ -40,8 +51,8 @@ pub enum Job {
     Encode {
         /// The partner.
         peer: NodeId,
-        /// Whether the pair reference is to be left out.
-        absolute: bool,
+        /// Relative to what.
+        base: Base,
     },
     /// The partner's reply to what we encoded last.
     Absorb {
@@ -62,11 +73,6 @@ pub enum Job {
         terms: Option<MergeTerms>,
         /// Whether to score it on our hold-out rows.
         score: bool,
-    },
-    /// The pair reference with `peer` does not hold any more.
-    Forget {
-        /// The partner.
-        peer: NodeId,
     },
     /// The round ends: outer step, served average.
     Finish,
@@ -115,7 +121,10 @@ pub enum Done {
     /// [`Job::Absorb`] or [`Job::Answer`] of something that is no model of this network.
     BadModel,
     /// [`Job::Answer`] of a request relative to a reference that is not held.
-    BaseMismatch,
+    BaseMismatch {
+        /// Hash of the newest one that is.
+        held: Option<u64>,
+    },
     /// [`Job::Absorb`].
     Absorbed(Merge),
     /// [`Job::Answer`].
@@ -129,8 +138,6 @@ pub enum Done {
         /// Steps of the running round that our model already has.
         taken: u32,
     },
-    /// [`Job::Forget`].
-    Forgotten,
     /// [`Job::Finish`].
     Finished {
         /// Length of the parameter vector.

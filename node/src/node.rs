@@ -144,7 +144,6 @@ enum Pending {
     Snapshot { peer: NodeId },
     Adopt { age: f64 },
     Checkpoint { age: f64, round: u64 },
-    Forget,
 }
 
 /// One node.
@@ -320,7 +319,7 @@ impl Node {
                     self.outputs.push(Output::Left);
                 }
             }
-            Some(Pending::Forget) | None => {}
+            None => {}
         }
     }
 
@@ -329,10 +328,6 @@ impl Node {
         self.next_job += 1;
         self.pending.insert(id, pending);
         self.outputs.push(Output::Compute(id, job));
-    }
-
-    fn forget_reference(&mut self, peer: NodeId) {
-        self.compute(Job::Forget { peer }, Pending::Forget);
     }
 
     fn checkpoint(&mut self) {

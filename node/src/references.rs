@@ -11,8 +11,9 @@ const REFERENCES_MAX: usize = 32;
 
 #[derive(Clone, Debug)]
 struct Reference {
-    values: Vec<f32>,
-    hash: u64,
+    newest: (Vec<f32>, u64),
+    /// The one before: if the reply that made the newest was lost, the partner still names this.
+    before: Option<(Vec<f32>, u64)>,
     used: u64,
 }
 
@@ -25,15 +26,22 @@ pub(crate) struct References {
 }
 
 impl References {
-    /// As many as fit `bytes_max`, at four bytes for each of `count` parameters.
+    /// As many as fit `bytes_max`, at two vectors of `count` parameters each.
     pub(crate) fn new(bytes_max: usize, count: usize) -> Self {
-        let capacity = (bytes_max / (4 * count.max(1))).min(REFERENCES_MAX);
+        let capacity = (bytes_max / (8 * count.max(1))).min(REFERENCES_MAX);
         Self { held: BTreeMap::new(), capacity, clock: 0 }
     }
 
-    /// The reference with `peer` and its hash.
-    pub(crate) fn get(&self, peer: NodeId) -> Option<(&[f32], u64)> {
-        self.held.get(&peer).map(|reference| (reference.values.as_slice(), reference.hash))
+    /// The newest reference with `peer` and its hash.
+    pub(crate) fn newest(&self, peer: NodeId) -> Option<(&[f32], u64)> {
+        self.held.get(&peer).map(|held| (held.newest.0.as_slice(), held.newest.1))
+    }
+
+    /// The reference with `peer` that has this hash, if it is one of the last two.
+    pub(crate) fn find(&self, peer: NodeId, hash: u64) -> Option<&[f32]> {
+        let held = self.held.get(&peer)?;
+        let both = core::iter::once(&held.newest).chain(&held.before);
+        both.into_iter().find(|(_, own)| *own == hash).map(|(values, _)| values.as_slice())
     }
 
     /// Remembers the mid-point of two decoded models. Both ends compute the same bits: addition
@@ -49,15 +57,17 @@ impl References {
                 self.held.remove(&oldest);
             }
         }
-        let mut values = self.held.remove(&peer).map(|old| old.values).unwrap_or_default();
+        let (mut values, before) = match self.held.remove(&peer) {
+            Some(old) => {
+                (old.before.map(|(values, _)| values).unwrap_or_default(), Some(old.newest))
+            }
+            None => (Vec::new(), None),
+        };
         values.clear();
         values.extend(a.iter().zip(b).map(|(a, b)| (a + b) * 0.5));
         let hash = digest64(&values);
-        self.held.insert(peer, Reference { values, hash, used: self.clock });
-    }
-
-    pub(crate) fn forget(&mut self, peer: NodeId) {
-        self.held.remove(&peer);
+        let reference = Reference { newest: (values, hash), before, used: self.clock };
+        self.held.insert(peer, reference);
     }
 
     pub(crate) fn clear(&mut self) {
@@ -71,20 +81,30 @@ mod tests {
 
     #[test]
     fn both_ends_hold_the_same_bits_and_only_so_many() {
-        let (mut ours, mut theirs) = (References::new(24, 2), References::new(24, 2));
+        let (mut ours, mut theirs) = (References::new(48, 2), References::new(48, 2));
         let peer = |index| NodeId([index; 32]);
         ours.remember(peer(1), &[0.1, 0.2], &[0.3, 0.7]);
         theirs.remember(peer(1), &[0.3, 0.7], &[0.1, 0.2]);
-        assert_eq!(ours.get(peer(1)), theirs.get(peer(1)));
+        assert_eq!(ours.newest(peer(1)), theirs.newest(peer(1)));
         for index in 2..=4 {
             ours.remember(peer(index), &[0.0; 2], &[0.0; 2]);
         }
         assert_eq!(ours.held.len(), 3);
-        assert_eq!(ours.get(peer(1)), None);
-        ours.forget(peer(4));
-        assert_eq!(ours.get(peer(4)), None);
-        let mut none = References::new(7, 2);
+        assert_eq!(ours.newest(peer(1)), None);
+        let mut none = References::new(15, 2);
         none.remember(peer(1), &[0.0; 2], &[0.0; 2]);
-        assert_eq!(none.get(peer(1)), None);
+        assert_eq!(none.newest(peer(1)), None);
+    }
+
+    #[test]
+    fn the_one_before_is_still_found() {
+        let (mut held, peer) = (References::new(1000, 1), NodeId([1; 32]));
+        let mut hashes = Vec::new();
+        for value in [1.0, 2.0, 3.0] {
+            held.remember(peer, &[value], &[value]);
+            hashes.extend(held.newest(peer).map(|(_, hash)| hash));
+        }
+        let found: Vec<_> = hashes.iter().map(|hash| held.find(peer, *hash)).collect();
+        assert_eq!(found, [None, Some(&[2.0][..]), Some(&[3.0][..])]);
     }
 }

@@ -15,7 +15,7 @@ use starling_learning::trainer::Trainer;
 use starling_protocol::id::{NetworkId, NodeId};
 
 use crate::checkpoint::{self, Vectors};
-use crate::jobs::{Done, Encoded, Job, Merge, MergeTerms};
+use crate::jobs::{Base, Done, Encoded, Job, Merge, MergeTerms};
 use crate::references::References;
 use crate::settings::{Rule, Settings};
 use crate::spec::Network;
@@ -134,11 +134,11 @@ impl Replica {
 
     /// A partner's model, if its reference is held.
     pub(crate) fn decode(&self, peer: NodeId, model: &Encoded) -> Option<Vec<f32>> {
-        let reference = self.references.get(peer).filter(|(_, hash)| model.base == Some(*hash));
-        if model.base.is_some() && reference.is_none() {
-            return None;
-        }
-        read_relative(model, self.x.len(), reference.map(|(values, _)| values))
+        let reference = match model.base {
+            None => None,
+            Some(hash) => Some(self.references.find(peer, hash)?),
+        };
+        read_relative(model, self.x.len(), reference)
     }
 
     pub(crate) fn begin_round(&mut self) {
@@ -171,14 +171,10 @@ impl Replica {
     pub(crate) fn perform(&mut self, job: Job) -> Option<Done> {
         Some(match job {
             Job::Train { .. } => return None,
-            Job::Encode { peer, absolute } => Done::Encoded(self.encode(peer, absolute)),
+            Job::Encode { peer, base } => Done::Encoded(self.encode(peer, base)),
             Job::Absorb { peer, reply, terms } => self.absorb(peer, &reply, &terms),
             Job::Answer { peer, request, terms, score } => {
                 self.answer(peer, &request, terms.as_ref(), score)
-            }
-            Job::Forget { peer } => {
-                self.references.forget(peer);
-                Done::Forgotten
             }
             Job::Finish => self.finish(),
             Job::Snapshot { .. } => Done::Snapshot(self.snapshot()),
@@ -191,9 +187,12 @@ impl Replica {
         })
     }
 
-    fn encode(&mut self, peer: NodeId, absolute: bool) -> Encoded {
-        let reference = match self.rule.codec {
-            Codec::Ref3 if !absolute => self.references.get(peer),
+    fn encode(&mut self, peer: NodeId, base: Base) -> Encoded {
+        let reference = match (self.rule.codec, base) {
+            (Codec::Ref3, Base::Newest) => self.references.newest(peer),
+            (Codec::Ref3, Base::Held(hash)) => {
+                self.references.find(peer, hash).map(|values| (values, hash))
+            }
             _ => None,
         };
         let codec = match (self.rule.codec, reference) {
@@ -224,9 +223,12 @@ impl Replica {
     ) -> Done {
         let reference = match request.base {
             None => None,
-            Some(hash) => match self.references.get(peer) {
-                Some((values, held)) if held == hash => Some(values),
-                _ => return Done::BaseMismatch,
+            Some(hash) => match self.references.find(peer, hash) {
+                Some(values) => Some(values),
+                None => {
+                    let held = self.references.newest(peer).map(|(_, hash)| hash);
+                    return Done::BaseMismatch { held };
+                }
             },
         };
         let Some(theirs) = read_relative(request, self.x.len(), reference) else {

@@ -167,8 +167,11 @@ pub enum ExchangeOutcome {
     Busy,
     /// Asked too often.
     RateLimited,
-    /// The reference named by the request is not held any more: ask again without one.
-    BaseMismatch,
+    /// The reference named by the request is not held: ask again with this one, or with none.
+    BaseMismatch {
+        /// Hash of the newest reference with the asker that is held.
+        held: Option<u64>,
+    },
     /// Not training: joining, paused or leaving, or the asker is in quarantine.
     Refused,
 }

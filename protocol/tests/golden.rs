@@ -148,14 +148,16 @@ fn variants_keep_their_numbers() {
         ExchangeOutcome::Model { age: 0.0, codec: 9 },
         ExchangeOutcome::Busy,
         ExchangeOutcome::RateLimited,
-        ExchangeOutcome::BaseMismatch,
+        ExchangeOutcome::BaseMismatch { held: None },
         ExchangeOutcome::Refused,
     ];
     for (number, outcome) in (0..).zip(outcomes) {
         let reply = Message::ExchangeReply(ExchangeReply { exchange: 1, outcome });
         let mut expected = vec![6, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, number, 0, 0, 0];
-        if number == 0 {
-            expected.extend([0, 0, 0, 0, 0, 0, 0, 0, 9]);
+        match number {
+            0 => expected.extend([0, 0, 0, 0, 0, 0, 0, 0, 9]),
+            3 => expected.push(0),
+            _ => {}
         }
         assert_eq!(codec::encode(&reply), Ok(expected));
     }

@@ -107,8 +107,8 @@ impl Node {
                     self.merged(peer, age - own_age, weight, threshold, &merge);
                 }
             }
-            Done::BaseMismatch => {
-                self.reply(peer, exchange, ExchangeOutcome::BaseMismatch, Vec::new());
+            Done::BaseMismatch { held } => {
+                self.reply(peer, exchange, ExchangeOutcome::BaseMismatch { held }, Vec::new());
             }
             _ => self.fault(peer, Rejection::BadModel),
         }

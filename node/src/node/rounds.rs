@@ -14,7 +14,7 @@ use starling_protocol::view::choose;
 
 use super::{Node, Pending, Phase};
 use crate::event::Event;
-use crate::jobs::{Done, Encoded, Job, Merge, MergeTerms};
+use crate::jobs::{Base, Done, Encoded, Job, Merge, MergeTerms};
 
 /// Rounds without any exchange after which a node counts as isolated.
 const ISOLATED_ROUNDS: u64 = 5;
@@ -89,6 +89,8 @@ pub(super) enum Stage {
         sent: Time,
         deadline: Time,
         second: bool,
+        /// Whether the request named a pair reference.
+        based: bool,
     },
     Absorbing {
         peer: NodeId,
@@ -131,7 +133,6 @@ impl Node {
             Stage::Idle => self.begin_round(),
             Stage::Pausing { until } if self.now >= until => self.begin_round(),
             Stage::Waiting { peer, deadline, .. } if self.now >= deadline => {
-                self.forget_reference(peer);
                 self.cool_down(peer);
                 self.partner_lost(peer, "timeout");
             }
@@ -242,7 +243,7 @@ impl Node {
         let Some(peer) = self.draw_partner(refused_by) else { return self.finish_round() };
         self.counters.last_partner = Some(peer);
         self.stage = Stage::Encoding { peer, second };
-        self.compute(Job::Encode { peer, absolute: false }, Pending::Round);
+        self.compute(Job::Encode { peer, base: Base::Newest }, Pending::Round);
     }
 
     fn draw_partner(&mut self, refused_by: Option<NodeId>) -> Option<NodeId> {
@@ -270,7 +271,8 @@ impl Node {
         let exchange = self.next_exchange;
         self.next_exchange += 1;
         let (sent, deadline) = (self.now, self.now + wait);
-        self.stage = Stage::Waiting { peer, exchange, sent, deadline, second };
+        let based = own.base.is_some();
+        self.stage = Stage::Waiting { peer, exchange, sent, deadline, second, based };
         let (age, codec, base) = (self.standing.age, own.codec as u8, own.base);
         let message = Message::ExchangeRequest(ExchangeRequest { exchange, age, codec, base });
         self.send(peer, Frame { message, slab: own.slab });
@@ -280,7 +282,7 @@ impl Node {
         if reply.exchange >= self.next_exchange {
             return self.fault(peer, Rejection::Unexpected);
         }
-        let Stage::Waiting { peer: partner, exchange, sent, second, .. } = self.stage else {
+        let Stage::Waiting { peer: partner, exchange, sent, second, based, .. } = self.stage else {
             return;
         };
         // A reply to an exchange that was given up is dropped: merged late it does harm.
@@ -306,10 +308,15 @@ impl Node {
             ExchangeOutcome::Busy | ExchangeOutcome::RateLimited if !second => {
                 self.begin_exchange(Some(peer), true);
             }
-            ExchangeOutcome::BaseMismatch => {
-                self.forget_reference(peer);
+            ExchangeOutcome::BaseMismatch { .. } if !based => {
+                self.fault(peer, Rejection::Unexpected);
+                self.partner_lost(peer, "refused");
+            }
+            ExchangeOutcome::BaseMismatch { held } => {
                 self.stage = Stage::Encoding { peer, second: true };
-                self.compute(Job::Encode { peer, absolute: true }, Pending::Round);
+                // Asked again once with what it holds; then whole, or a peer could ask for ever.
+                let base = held.filter(|_| !second).map_or(Base::Absent, Base::Held);
+                self.compute(Job::Encode { peer, base }, Pending::Round);
             }
             ExchangeOutcome::Busy | ExchangeOutcome::RateLimited => {
                 self.partner_lost(peer, "busy");
