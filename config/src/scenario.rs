@@ -129,7 +129,7 @@ pub struct ScenarioFile {
     pub codec: Codec,
     /// Mean one-way delay, steps.
     pub delay_steps: f64,
-    /// Share of frames lost.
+    /// Share of exchange requests and replies lost.
     pub loss: f64,
     /// Share of frames delivered twice.
     pub duplication: f64,

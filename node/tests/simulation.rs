@@ -21,7 +21,7 @@ fn network(age_max: f64) -> Network {
         membership: Membership::Open,
         root: Keypair::from_seed(&[0; 32]).id(),
         model: ModelSpec { features: 64, hidden: vec![32], classes: 10 },
-        training: TrainingSpec { rate: 0.15, momentum: 0.0, batch: 32, age_max: Some(age_max) },
+        training: TrainingSpec { rate: 0.3, momentum: 0.0, batch: 32, age_max: Some(age_max) },
         features: FeatureSpec::default(),
     };
     spec.check().expect("in bounds")

@@ -43,29 +43,34 @@ impl Distances {
     }
 }
 
-/// Ages claimed by partners that we drew.
+/// How much older than ours the models of partners that we drew claimed to be.
 #[derive(Clone, Debug, Default)]
 pub struct Ages(VecDeque<f64>);
 
 impl Ages {
-    /// Remembers a claim.
-    pub fn observe(&mut self, age: f64) {
-        push_bounded(&mut self.0, age, AGES_MAX);
+    /// Fewer claims than this say nothing of each other.
+    const ENOUGH: usize = 4;
+
+    /// Remembers a claim, as its difference to our age at that time.
+    pub fn observe(&mut self, claim: f64, own_age: f64) {
+        push_bounded(&mut self.0, claim - own_age, AGES_MAX);
     }
 
-    /// What a claim is taken for: at most twice the median claim; while fewer than three are known,
-    /// at most twice our own age and a few rounds.
+    /// What a claim is taken for. One that is further from the usual difference than twice the usual
+    /// deviation and a round of `round_steps` is taken for a usual one, so a liar moves nothing, and
+    /// a node that was away still believes the many who tell it so. While few claims are known,
+    /// none is believed beyond twice our own age and a few rounds.
     #[must_use]
-    pub fn believe(&self, claim: f64, own_age: f64) -> f64 {
-        const FEW_ROUNDS: f64 = 64.0;
-        let usual = self.median().unwrap_or(own_age + FEW_ROUNDS / 2.0);
-        claim.min(2.0 * usual)
-    }
-
-    /// The median claim, if at least three are known.
-    #[must_use]
-    pub fn median(&self) -> Option<f64> {
-        (self.0.len() >= 3).then(|| median(&self.0))
+    pub fn believe(&self, claim: f64, own_age: f64, round_steps: f64) -> f64 {
+        if self.0.len() < Self::ENOUGH {
+            return claim.min(2.0 * own_age + 16.0 * round_steps);
+        }
+        let usual = median(&self.0);
+        let deviations = self.0.iter().map(|difference| (difference - usual).abs()).collect();
+        let limit = 2.0 * median(&deviations) + 2.0 * round_steps;
+        let difference = claim - own_age;
+        let high = difference > usual + limit;
+        own_age + if high { usual } else { difference }
     }
 }
 
@@ -136,13 +141,23 @@ mod tests {
     #[test]
     fn one_liar_cannot_move_what_is_believed_of_age() {
         let mut ages = Ages::default();
-        for age in [100.0, 101.0, 102.0] {
-            ages.observe(age);
+        assert_eq!(ages.believe(1e15, 10.0, 4.0), 84.0);
+        assert_eq!(ages.believe(12.0, 10.0, 4.0), 12.0);
+        for claim in [100.0, 101.0, 102.0, 1e15, 103.0] {
+            ages.observe(claim, 100.0);
         }
-        assert_eq!(ages.believe(1e15, 1.0), 202.0);
-        assert_eq!(ages.believe(50.0, 1.0), 50.0);
-        assert_eq!(Ages::default().believe(1e15, 10.0), 84.0);
-        assert_eq!(ages.median(), Some(101.0));
+        assert_eq!(ages.believe(1e15, 200.0, 4.0), 202.0);
+        assert_eq!(ages.believe(205.0, 200.0, 4.0), 205.0);
+        assert_eq!(ages.believe(0.0, 200.0, 4.0), 202.0);
+    }
+
+    #[test]
+    fn a_node_that_was_away_believes_the_many() {
+        let mut ages = Ages::default();
+        for claim in [900.0, 904.0, 908.0, 912.0] {
+            ages.observe(claim, 100.0);
+        }
+        assert_eq!(ages.believe(910.0, 100.0, 4.0), 910.0);
     }
 
     #[test]

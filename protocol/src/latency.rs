@@ -38,8 +38,8 @@ impl Latency {
     #[must_use]
     pub fn timeout(&self, partner_step: Duration) -> Duration {
         let usual = self.quantile(0.9).map_or(EXCHANGE_TIMEOUT_FIRST, |slow| slow * 4);
-        // What a partner claims of its step may not keep us longer than a first contact would.
-        let step = partner_step.min(usual.max(EXCHANGE_TIMEOUT_FIRST));
+        // What a partner claims of its step at most doubles the wait: a tarpit may claim anything.
+        let step = partner_step.min(usual);
         usual.saturating_add(step).clamp(EXCHANGE_TIMEOUT_MIN, EXCHANGE_TIMEOUT_MAX)
     }
 }
@@ -56,7 +56,7 @@ mod tests {
             latency.observe(Duration::from_millis(ms * 10));
         }
         assert_eq!(latency.timeout(Duration::ZERO), Duration::from_millis(360));
-        assert_eq!(latency.timeout(Duration::from_secs(60)), Duration::from_millis(2360));
+        assert_eq!(latency.timeout(Duration::from_secs(60)), Duration::from_millis(720));
         for _ in 0..LATENCIES_MAX {
             latency.observe(Duration::from_secs(10));
         }

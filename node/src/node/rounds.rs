@@ -199,7 +199,6 @@ impl Node {
             }
             (Stage::Absorbing { peer, age, weight, threshold }, Done::Absorbed(merge)) => {
                 self.distances.observe(merge.distance, threshold);
-                self.ages.observe(age);
                 let in_a_row = &mut self.counters.rejected_in_a_row;
                 *in_a_row = if merge.accepted { 0 } else { *in_a_row + 1 };
                 self.merged(peer, age - self.standing.age, weight, threshold, &merge);
@@ -292,6 +291,7 @@ impl Node {
         match reply.outcome {
             ExchangeOutcome::Model { age, codec } => {
                 self.latency.observe(self.now.since(sent));
+                self.ages.observe(age, self.standing.age);
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.failures = 0;
                     link.standing.age = age;
@@ -331,8 +331,11 @@ impl Node {
     /// What a claimed age is taken for, and the terms that follow.
     pub(super) fn terms(&self, claim: f64, recover: bool) -> (f64, MergeTerms) {
         let rule = &self.settings.rule;
-        let age = self.ages.believe(claim, self.standing.age);
-        let weight = if rule.ages { merge_weight(self.standing.age, age) } else { 0.5 };
+        let round = f64::from(self.settings.steps_per_round);
+        let age = self.ages.believe(claim, self.standing.age, round);
+        // A low claim is always believed where it only costs the claimant its weight.
+        let young = claim.min(age);
+        let weight = if rule.ages { merge_weight(self.standing.age, young) } else { 0.5 };
         let threshold = self.threshold();
         (age, MergeTerms { threshold, weight, recover })
     }

@@ -357,8 +357,10 @@ impl Actor {
         self.trace.update(&frame.slab);
         let Some(peer) = self.index_of(address.recipient) else { return };
         let Some(frame) = self.misreport(frame) else { return };
-        let reliable = matches!(frame.message.kind(), Kind::Hello | Kind::Bye | Kind::Denied);
-        let lost = !reliable && self.rng.random_bool(self.scenario.loss.clamp(0.0, 1.0));
+        // Streams lose nothing; what fails in a real network is an exchange, when a link breaks.
+        let kind = frame.message.kind();
+        let fragile = matches!(kind, Kind::ExchangeRequest | Kind::ExchangeReply);
+        let lost = fragile && self.rng.random_bool(self.scenario.loss.clamp(0.0, 1.0));
         let twice = self.rng.random_bool(self.scenario.duplication.clamp(0.0, 1.0));
         let Ok(verified) = Verified::in_process(address, frame) else { return };
         if !self.links.contains_key(&peer) || lost || self.cut(now, peer) {

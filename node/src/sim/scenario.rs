@@ -53,7 +53,7 @@ pub struct Scenario {
     pub slow_factor: u32,
     /// Mean one-way delay of a frame; half of it is fixed, half exponentially distributed.
     pub delay: Duration,
-    /// Share of frames lost.
+    /// Share of exchange requests and replies lost.
     pub loss: f64,
     /// Share of frames delivered twice.
     pub duplication: f64,
