@@ -85,8 +85,7 @@ impl Driver {
             left: false,
         };
         running.main_loop().await?;
-        running.stop().await;
-        Ok(())
+        running.stop().await
     }
 }
 
@@ -164,7 +163,9 @@ impl Running {
             Wake::Job(None) => return Err(defect("the compute thread ended")),
             Wake::Saved(saved) => {
                 self.saving = None;
+                let durable = saved.is_ok();
                 self.save_done(saved);
+                self.step(Input::Saved(durable))?;
             }
             Wake::Asked(Some((request, reply))) => {
                 let answer = self.answer(&request);
@@ -371,7 +372,7 @@ impl Running {
         )
     }
 
-    async fn stop(mut self) {
+    async fn stop(mut self) -> Result<(), Failure> {
         if let Some(task) = self.saving.take()
             && let Ok(Ok(saved)) = timeout(DRAIN, task).await
         {
@@ -379,7 +380,7 @@ impl Running {
         }
         let (standing, counters) = (self.driver.node.standing(), self.driver.node.counters());
         let event = Event::DaemonStopped {
-            exit_code: 0,
+            exit_code: if self.save_failed { Code::Io as u8 } else { 0 },
             age: standing.age,
             round: standing.round,
             sent_bytes: counters.sent_bytes,
@@ -388,6 +389,10 @@ impl Running {
         };
         self.driver.net.stop().await;
         log::emit(&event);
+        if self.save_failed {
+            return Err(Failure::new(Code::Io, ""));
+        }
+        Ok(())
     }
 }
 

@@ -31,7 +31,7 @@ pub enum Code {
 pub struct Failure {
     /// Its exit code.
     pub code: Code,
-    /// Whose fault, what was expected, what to do.
+    /// Whose fault, what was expected, what to do; empty if the log has said it.
     pub message: String,
 }
 
@@ -58,3 +58,12 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Writes a line for people or scripts. A reader that has gone away (`| head -1`) has what it
+/// wanted: the command ends quietly.
+pub fn say(text: impl fmt::Display) {
+    use std::io::Write;
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}

@@ -33,7 +33,9 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("starling: {failure}");
+            if !failure.message.is_empty() {
+                eprintln!("starling: {failure}");
+            }
             ExitCode::from(failure.code as u8)
         }
     }

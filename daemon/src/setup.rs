@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use starling_config::{Config, DataSource, LogFormat, load, parse_network, render_with};
+use starling_node::checkpoint::CheckpointError;
 use starling_node::node::Standing;
 use starling_node::spec::Network;
 use starling_node::{checkpoint, spec::Membership};
@@ -14,7 +15,7 @@ use starling_protocol::message::Hint;
 use crate::cli::{DataOptions, StateDir};
 use crate::exit::{Code, Failure};
 use crate::net::parse_contact;
-use crate::store::{Loaded, Store};
+use crate::store::{Loaded, Store, Unusable};
 
 /// The state directory that a command works on.
 pub fn state_dir(place: &StateDir) -> Result<PathBuf, Failure> {
@@ -120,10 +121,15 @@ pub type Restored = (Standing, checkpoint::Vectors);
 /// Reads the newest checkpoint of `network`.
 pub fn restore(store: &Store, network: &Network) -> Result<Loaded<Restored>, Failure> {
     store.load_checkpoint(|bytes| {
-        let checkpoint = checkpoint::decode(bytes, network.id, network.model.len())
-            .map_err(|error| error.to_string())?;
-        let standing = Standing::decode(&checkpoint.standing).map_err(|error| error.to_string())?;
-        Ok::<_, String>((standing, checkpoint.vectors))
+        let checkpoint = checkpoint::decode(bytes, network.id, network.model.len()).map_err(
+            |error| match error {
+                CheckpointError::Network => Unusable::Foreign,
+                other => Unusable::Damaged(other.to_string()),
+            },
+        )?;
+        let standing = Standing::decode(&checkpoint.standing)
+            .map_err(|error| Unusable::Damaged(error.to_string()))?;
+        Ok((standing, checkpoint.vectors))
     })
 }
 

@@ -37,6 +37,15 @@ pub struct Store {
     _lock: Option<File>,
 }
 
+/// Why a checkpoint cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is not what was written.
+    Damaged(String),
+    /// It is whole, but of another network.
+    Foreign,
+}
+
 /// A checkpoint that was read, and the ones that could not be.
 #[derive(Debug)]
 pub struct Loaded<T> {
@@ -194,22 +203,37 @@ impl Store {
         Ok(generation)
     }
 
-    /// The newest checkpoint that `read` accepts. Others are put aside in `bad/`.
-    pub fn load_checkpoint<T, E: ToString>(
+    /// Whether checkpoints were put aside that nobody has looked at yet.
+    pub fn has_bad(&self) -> bool {
+        fs::read_dir(self.path("bad")).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// The newest checkpoint that `read` accepts. Damaged ones are put aside in `bad/`; at one of
+    /// another network everything stays as it is.
+    pub fn load_checkpoint<T>(
         &self,
-        read: impl Fn(&[u8]) -> Result<T, E>,
+        read: impl Fn(&[u8]) -> Result<T, Unusable>,
     ) -> Result<Loaded<T>, Failure> {
         let directory = self.path("checkpoints");
         let mut loaded = Loaded { newest: None, bad: Vec::new() };
         for generation in self.generations()?.into_iter().rev() {
             let path = checkpoint_path(&directory, generation);
-            let content = read_bounded(&path, CHECKPOINT_MAX).map_err(|error| error.to_string());
-            match content.and_then(|bytes| read(&bytes).map_err(|error| error.to_string())) {
+            let content = read_bounded(&path, CHECKPOINT_MAX)
+                .map_err(|error| Unusable::Damaged(error.to_string()));
+            match content.and_then(|bytes| read(&bytes)) {
                 Ok(value) => {
                     loaded.newest = Some((generation, value));
                     break;
                 }
-                Err(reason) => {
+                Err(Unusable::Foreign) => {
+                    let message = format!(
+                        "{} is of another network than network.toml describes: undo the change \
+                         there, or use another --state-dir",
+                        path.display()
+                    );
+                    return Err(Failure::new(Code::Config, message));
+                }
+                Err(Unusable::Damaged(reason)) => {
                     self.put_aside(&path);
                     loaded.bad.push((generation, reason));
                 }
@@ -328,8 +352,21 @@ mod tests {
         (directory, store)
     }
 
-    fn read(bytes: &[u8]) -> Result<Vec<u8>, String> {
-        if bytes.starts_with(b"good") { Ok(bytes.to_vec()) } else { Err("bad bytes".into()) }
+    fn read(bytes: &[u8]) -> Result<Vec<u8>, Unusable> {
+        match bytes {
+            [b'g', ..] => Ok(bytes.to_vec()),
+            [b'f', ..] => Err(Unusable::Foreign),
+            _ => Err(Unusable::Damaged("bad bytes".into())),
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_network_stays_where_it_is() {
+        let (_guard, store) = store();
+        store.save_checkpoint(b"good").expect("saved");
+        store.save_checkpoint(b"foreign").expect("saved");
+        assert_eq!(store.load_checkpoint(read).expect_err("foreign").code, Code::Config);
+        assert_eq!(store.generations(), Ok(vec![1, 2]));
     }
 
     #[test]

@@ -62,8 +62,8 @@ pub enum Input {
     JobDone(JobId, Done),
     /// Unix time, for dates of tickets only.
     WallClock(u64),
-    /// Save now, whatever the interval.
-    Save,
+    /// The checkpoint of the last [`Output::Save`] is on disk, or could not be put there.
+    Saved(bool),
     /// Save, say goodbye, stop.
     Leave,
 }
@@ -179,7 +179,10 @@ pub struct Node {
     next_exchange: u64,
     next_beat: Time,
     next_checkpoint: Time,
+    /// A checkpoint is under way, and whether another is wanted after it.
     saving: bool,
+    save_again: bool,
+    admissions: Vec<links::Admission>,
     outputs: Vec<Output>,
 }
 
@@ -233,6 +236,8 @@ impl Node {
             next_beat: Time(u64::MAX),
             next_checkpoint: Time(u64::MAX),
             saving: false,
+            save_again: false,
+            admissions: Vec::new(),
             outputs: Vec::new(),
         }
     }
@@ -252,7 +257,7 @@ impl Node {
             Input::Refused(peer, rejection) => self.fault(peer, rejection),
             Input::JobDone(id, done) => self.job_done(id, done),
             Input::WallClock(unix) => self.unix = unix,
-            Input::Save => self.checkpoint(),
+            Input::Saved(durable) => self.saved(durable),
             Input::Leave => self.leave(),
         }
         self.run_timers();
@@ -311,7 +316,6 @@ impl Node {
             Some(Pending::Snapshot { peer }) => self.snapshot_taken(peer, done),
             Some(Pending::Adopt { age }) => self.adopted(age, &done),
             Some(Pending::Checkpoint { age, round }) => {
-                self.saving = false;
                 if let Done::Checkpoint(bytes) = done {
                     self.outputs.push(Output::Save { bytes, age, round });
                 }
@@ -333,14 +337,25 @@ impl Node {
     fn checkpoint(&mut self) {
         self.next_checkpoint = self.now + self.settings.checkpoint_interval;
         if self.saving {
+            self.save_again = true;
             return;
         }
         self.saving = true;
+        self.save_again = false;
+        self.admissions.iter_mut().for_each(|admission| admission.covered = true);
         let mut standing = self.standing.clone();
         standing.peers = self.view.candidates().collect();
         let (age, round) = (standing.age, standing.round);
         let job = Job::Checkpoint { standing: standing.encode() };
         self.compute(job, Pending::Checkpoint { age, round });
+    }
+
+    fn saved(&mut self, durable: bool) {
+        self.saving = false;
+        self.admit_saved(durable);
+        if self.save_again && self.phase != Phase::Leaving {
+            self.checkpoint();
+        }
     }
 
     fn leave(&mut self) {

@@ -56,10 +56,11 @@ impl Ages {
         push_bounded(&mut self.0, claim - own_age, AGES_MAX);
     }
 
-    /// What a claim is taken for. One that is further from the usual difference than twice the usual
-    /// deviation and a round of `round_steps` is taken for a usual one, so a liar moves nothing, and
-    /// a node that was away still believes the many who tell it so. While few claims are known,
-    /// none is believed beyond twice our own age and a few rounds.
+    /// What a claim is taken for. One that is above the usual difference by more than twice the
+    /// usual deviation and two rounds of `round_steps` is taken for a usual one, so a liar moves nothing,
+    /// and a node that was away still believes the many who tell it so. While few claims are known,
+    /// none is believed beyond twice our own age and a few rounds. Low claims are believed: slow
+    /// nodes make them, and they cost the claimant its weight.
     #[must_use]
     pub fn believe(&self, claim: f64, own_age: f64, round_steps: f64) -> f64 {
         if self.0.len() < Self::ENOUGH {
@@ -148,7 +149,7 @@ mod tests {
         }
         assert_eq!(ages.believe(1e15, 200.0, 4.0), 202.0);
         assert_eq!(ages.believe(205.0, 200.0, 4.0), 205.0);
-        assert_eq!(ages.believe(0.0, 200.0, 4.0), 202.0);
+        assert_eq!(ages.believe(150.0, 200.0, 4.0), 150.0);
     }
 
     #[test]

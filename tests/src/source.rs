@@ -138,7 +138,9 @@ fn root_kind(path: &str) -> Option<Root> {
     );
     let test = matches!(
         parts.as_slice(),
-        [_, "tests" | "benches" | "examples", _] | [.., "fuzz_targets", _]
+        [_, "tests" | "benches" | "examples", _]
+            | [_, "tests", _, "main.rs"]
+            | [.., "fuzz_targets", _]
     );
     match parts.first() {
         Some(&"tests") if product || test => Some(Root::Test),

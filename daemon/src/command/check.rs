@@ -2,7 +2,7 @@
 
 use crate::cli::Check;
 use crate::dataset;
-use crate::exit::Failure;
+use crate::exit::{Failure, say};
 use crate::setup;
 use crate::store::Store;
 
@@ -11,9 +11,9 @@ pub fn run(options: &Check) -> Result<(), Failure> {
     let store = Store::open(&setup::state_dir(&options.place)?)?;
     let mut failures = Vec::new();
     let mut note = |what: &str, result: Result<String, Failure>| match result {
-        Ok(found) => println!("ok    {what}: {found}"),
+        Ok(found) => say(format!("ok    {what}: {found}")),
         Err(failure) => {
-            println!("FAIL  {what}: {failure}");
+            say(format!("FAIL  {what}: {failure}"));
             failures.push(failure.code);
         }
     };

@@ -4,7 +4,7 @@ use serde_json::json;
 use starling_node::event::CATALOGUE;
 
 use crate::cli::Events;
-use crate::exit::Failure;
+use crate::exit::{Failure, say};
 use crate::log::{describe, severity_name};
 
 /// Runs the command.
@@ -24,9 +24,9 @@ pub fn run(options: &Events) -> Result<(), Failure> {
                 "meaning": entry.meaning,
                 "action": entry.action,
             });
-            println!("{line}");
+            say(format!("{line}"));
         } else {
-            println!("{}", describe(entry));
+            say(describe(entry));
         }
     }
     Ok(())

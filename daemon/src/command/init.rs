@@ -10,7 +10,7 @@ use starling_protocol::id::NodeId;
 
 use crate::cli::Init;
 use crate::dataset;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, say};
 use crate::setup;
 use crate::store::{Store, fill_random};
 
@@ -28,15 +28,15 @@ pub fn run(options: &Init) -> Result<(), Failure> {
     let store = found(options, &directory, None)?;
     let (_, node) = setup::identity(&store, false)?;
     let place = directory.display();
-    println!("node     {node}");
-    println!("state    {place}");
+    say(format!("node     {node}"));
+    say(format!("state    {place}"));
     match store.read_text("network.toml")? {
         Some(_) => {
-            println!("network  {}", setup::network(&store)?.id.short());
-            println!("next     starling run --state-dir {place}");
-            println!("         starling invite --state-dir {place}   (once it runs)");
+            say(format!("network  {}", setup::network(&store)?.id.short()));
+            say(format!("next     starling run --state-dir {place}"));
+            say(format!("         starling invite --state-dir {place}   (once it runs)"));
         }
-        None => println!("next     starling join TICKET --state-dir {place}"),
+        None => say(format!("next     starling join TICKET --state-dir {place}")),
     }
     Ok(())
 }

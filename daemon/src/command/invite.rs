@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Invite;
 use crate::control;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, say};
 use crate::setup;
 use crate::store::Store;
 
@@ -15,8 +15,8 @@ pub fn run(options: &Invite) -> Result<(), Failure> {
     let request = json!({"command": "invite", "uses": options.uses, "seconds": seconds});
     let answer = ask(&store, &request)?;
     match answer.get("ticket").and_then(Value::as_str) {
-        Some(ticket) if !options.json => println!("{ticket}"),
-        _ => println!("{answer}"),
+        Some(ticket) if !options.json => say(ticket),
+        _ => say(answer),
     }
     Ok(())
 }

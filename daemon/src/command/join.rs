@@ -12,7 +12,7 @@ use starling_protocol::ticket::Ticket;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cli::Join;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, say};
 use crate::net::{Net, NetEvent, Options};
 use crate::setup;
 use crate::store::Store;
@@ -54,10 +54,10 @@ pub fn run(options: &Join) -> Result<(), Failure> {
     if let Some(text) = configured {
         store.write("starling.toml", text.as_bytes())?;
     }
-    println!("node     {node}");
-    println!("network  {} \"{}\"", admission.network.id.short(), admission.network.spec.name);
-    println!("state    {}", directory.display());
-    println!("next     starling run --state-dir {}", directory.display());
+    say(format!("node     {node}"));
+    say(format!("network  {} \"{}\"", admission.network.id.short(), admission.network.spec.name));
+    say(format!("state    {}", directory.display()));
+    say(format!("next     starling run --state-dir {}", directory.display()));
     Ok(())
 }
 

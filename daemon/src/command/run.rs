@@ -68,8 +68,8 @@ async fn serve(
         // A host that does not allow it runs us at its usual priority.
         let _ = rustix::process::nice(i32::from(config.nice));
     }
-    let (key, node_id) = setup::identity(&store, false)?;
     let network = setup::network(&store)?;
+    let (key, node_id) = setup::identity(&store, false)?;
     let chain = setup::membership(&store, &network, node_id)?;
     let contacts = setup::contacts(&store, config)?;
     let shard = dataset::own_part(config, &network.spec)?;
@@ -87,7 +87,7 @@ async fn serve(
     for (generation, reason) in loaded.bad.iter().cloned() {
         log::emit(&Event::CheckpointCorrupt { generation, reason });
     }
-    if loaded.newest.is_none() && !loaded.bad.is_empty() {
+    if loaded.newest.is_none() && (!loaded.bad.is_empty() || store.has_bad()) {
         let message = format!(
             "no checkpoint in {} can be read, and starting anew would lose what was learnt: \
              restore one, or remove the checkpoints and bad directories to start over",

@@ -19,7 +19,7 @@ use starling_node::spec::Network;
 
 use crate::cli::Simulate;
 use crate::dataset;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, say};
 
 /// Scenarios that come with the program.
 const LIBRARY: &[(&str, &str)] = &include!("../../../config/scenarios/library.in");
@@ -248,10 +248,10 @@ fn lab_verdict(
 
 fn show(verdict: &Value, json: bool) {
     if json {
-        println!("{verdict}");
+        say(format!("{verdict}"));
         return;
     }
     for (key, value) in verdict.as_object().into_iter().flatten() {
-        println!("{key:30} {value}");
+        say(format!("{key:30} {value}"));
     }
 }

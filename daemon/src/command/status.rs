@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::invite::ask;
 use crate::cli::Status;
-use crate::exit::Failure;
+use crate::exit::{Failure, say};
 use crate::setup;
 use crate::store::Store;
 
@@ -13,7 +13,7 @@ pub fn run(options: &Status) -> Result<(), Failure> {
     let store = Store::open(&setup::state_dir(&options.place)?)?;
     let status = ask(&store, &json!({"command": "status"}))?;
     if options.json {
-        println!("{status}");
+        say(format!("{status}"));
         return Ok(());
     }
     let text = |key: &str| status.get(key).and_then(Value::as_str).unwrap_or("-").to_owned();
@@ -22,31 +22,36 @@ pub fn run(options: &Status) -> Result<(), Failure> {
         number(key).map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
     };
     let whole = |key: &str| number(key).unwrap_or_default();
-    println!("node      {}", text("node"));
-    println!("network   {}", text("network"));
+    say(format!("node      {}", text("node")));
+    say(format!("network   {}", text("network")));
     let of = number("age_max").map_or_else(String::new, |age_max| format!(" of {age_max:.0}"));
-    println!("phase     {}, round {}, age {:.0}{of}", text("phase"), whole("round"), whole("age"));
-    println!("loss      {:.4}", whole("loss"));
-    println!("accuracy  {} (scored by peers)", percent("cross_accuracy"));
-    println!("spread    {} of the model's length", percent("consensus"));
-    println!(
+    say(format!(
+        "phase     {}, round {}, age {:.0}{of}",
+        text("phase"),
+        whole("round"),
+        whole("age")
+    ));
+    say(format!("loss      {:.4}", whole("loss")));
+    say(format!("accuracy  {} (scored by peers)", percent("cross_accuracy")));
+    say(format!("spread    {} of the model's length", percent("consensus")));
+    say(format!(
         "merges    {} accepted, {} rejected, {} exchanges failed",
         whole("accepted"),
         whole("rejected"),
         whole("failed")
-    );
-    println!(
+    ));
+    say(format!(
         "sent      {:.3} MB, of it models {:.3} MB",
         mega(&status, "sent_bytes"),
         mega(&status, "payload_sent_bytes")
-    );
-    println!("received  {:.3} MB", mega(&status, "received_bytes"));
+    ));
+    say(format!("received  {:.3} MB", mega(&status, "received_bytes")));
     let peers = status.get("peers").and_then(Value::as_array).cloned().unwrap_or_default();
-    println!("peers     {}", peers.len());
+    say(format!("peers     {}", peers.len()));
     for peer in peers {
         let id = peer.get("id").and_then(Value::as_str).unwrap_or("-");
         let field = |key: &str| peer.get(key).and_then(Value::as_f64).unwrap_or_default();
-        println!("          {id}  round {}, age {:.0}", field("round"), field("age"));
+        say(format!("          {id}  round {}, age {:.0}", field("round"), field("age")));
     }
     Ok(())
 }

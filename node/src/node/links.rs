@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use rand::RngExt;
 use starling_learning::compress::Codec;
-use starling_protocol::admission;
+use starling_protocol::admission::{self, Certificate};
 use starling_protocol::bucket::Bucket;
 use starling_protocol::envelope::{Address, Frame, Verified};
 use starling_protocol::fault::{Denial, Rejection, Severity};
@@ -98,6 +98,17 @@ impl Link {
         }
         earned
     }
+}
+
+/// A ticket holder that is let in once the use of its ticket is on disk.
+#[derive(Debug)]
+pub(super) struct Admission {
+    peer: NodeId,
+    epoch: u64,
+    chain: Vec<Certificate>,
+    uses_left: u32,
+    /// Whether the checkpoint under way has it.
+    pub(super) covered: bool,
 }
 
 impl Node {
@@ -268,8 +279,13 @@ impl Node {
         link.epoch = Some(epoch);
         link.standing = hello.standing;
         let hint = Hint { id: peer, addresses: hello.addresses };
+        let known = self.view.candidates().any(|candidate| candidate.id == peer);
         self.view.reached(&hint, &mut self.rng);
         self.fill_view();
+        if !known {
+            // After a crash the flock must be found again.
+            self.checkpoint();
+        }
         let (age, peers) = (hello.standing.age, self.peers());
         self.event(Event::PeerConnected { peer: peer.to_string(), age, peers });
         self.outputs.push(Output::Admitted(peer));
@@ -283,8 +299,12 @@ impl Node {
         self.disconnect(peer, "denied");
     }
 
-    /// Admits a ticket holder: gives it a chain through us, and the specification.
+    /// Takes a ticket: its holder is let in as soon as the use is on disk, so that a crash cannot
+    /// give it back.
     fn join(&mut self, peer: NodeId, epoch: u64, join: &Join) {
+        if self.admissions.iter().any(|admission| admission.peer == peer) {
+            return;
+        }
         let used = match Ticket::parse(&join.ticket) {
             Err(_) => return self.deny(peer, Denial::InvalidTicket),
             Ok(ticket) => self.count_ticket(&ticket),
@@ -297,17 +317,28 @@ impl Node {
             Ok(granted) => granted,
             Err(denial) => return self.deny(peer, denial),
         };
-        let mut hints = self.view.hints(HINTS_MAX, |id| id != peer, &mut self.rng);
-        hints.push(Hint { id: self.me, addresses: self.addresses.clone() });
-        if let Some(link) = self.links.get_mut(&peer) {
+        self.admissions.push(Admission { peer, epoch, chain, uses_left, covered: false });
+        self.checkpoint();
+    }
+
+    /// Lets in whom the last checkpoint has: gives each a chain through us, and the specification.
+    pub(super) fn admit_saved(&mut self, durable: bool) {
+        let all = core::mem::take(&mut self.admissions);
+        let (saved, waiting): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|admission| admission.covered && durable);
+        self.admissions = waiting;
+        for Admission { peer, epoch, chain, uses_left, .. } in saved {
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            // It is no partner yet: it comes back with a Hello of its own.
             link.epoch = Some(epoch);
-        }
-        let slab = self.network.canonical.clone();
-        self.send(peer, Frame { message: Message::Welcome(Welcome { chain, hints }), slab });
-        self.event(Event::PeerAdmitted { peer: peer.to_string(), uses_left });
-        // It is no partner yet: it will come back with a Hello of its own.
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.epoch = None;
+            let mut hints = self.view.hints(HINTS_MAX, |id| id != peer, &mut self.rng);
+            hints.push(Hint { id: self.me, addresses: self.addresses.clone() });
+            let slab = self.network.canonical.clone();
+            self.send(peer, Frame { message: Message::Welcome(Welcome { chain, hints }), slab });
+            self.event(Event::PeerAdmitted { peer: peer.to_string(), uses_left });
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.epoch = None;
+            }
         }
     }
 

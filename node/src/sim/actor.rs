@@ -61,6 +61,7 @@ enum Happening {
     /// A step boundary at which the mailbox is looked at, or training ends.
     Boundary(u64),
     JobDone(JobId, Done),
+    Saved,
     Crash,
     Restart,
 }
@@ -249,6 +250,7 @@ impl Actor {
             Happening::Boundary(epoch) if epoch == self.epoch => self.boundary(now),
             Happening::Boundary(_) => {}
             Happening::JobDone(id, done) => self.step(now, Input::JobDone(id, done)),
+            Happening::Saved => self.step(now, Input::Saved(true)),
         }
         self.schedule_tick(now);
     }
@@ -340,7 +342,10 @@ impl Actor {
                 }
             }
             Output::Compute(id, job) => self.compute(now, id, job),
-            Output::Save { bytes, .. } => self.saved = Some(bytes),
+            Output::Save { bytes, .. } => {
+                self.saved = Some(bytes);
+                self.push(now, Happening::Saved);
+            }
             Output::Event(event) => {
                 self.trace.update(event.entry().name.as_bytes());
             }

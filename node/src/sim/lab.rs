@@ -1,6 +1,6 @@
-//! Lab baselines: what others do, in synchronous rounds with lossless links and fp32 models, so that
-//! every comparison can print them beside ours. They get the same model, data, batches, steps and
-//! schedule down to zero; [`Lab::rate`] is theirs to tune.
+//! Lab baselines: what others do, in synchronous rounds with lossless links and fp32 models, so
+//! that every comparison can print them beside ours. They get the same model, data, batches, steps
+//! and schedule down to zero; [`Lab::rate`] is theirs to tune.
 
 use core::fmt;
 use core::str::FromStr;

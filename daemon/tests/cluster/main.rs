@@ -1,0 +1,10 @@
+//! Real daemons on this machine: what an operator does, what goes wrong, and who is hostile.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, missing_docs)]
+
+mod demo;
+mod errors;
+mod harness;
+mod hostile;
+mod join;
+mod restart;
