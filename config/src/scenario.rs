@@ -1,6 +1,8 @@
 //! Scenario files of `starling simulate`: what a researcher writes, and what of it the simulator
 //! takes. Times are in local steps of a usual node, so that a scenario says the same for any model.
 
+mod library;
+
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,8 @@ use starling_node::settings::{Rule, Settings};
 use starling_node::sim::{Attack, Churn, Partition, Scenario};
 use starling_node::spec::{FeatureSpec, Membership, Network, NetworkSpec, TrainingSpec};
 use starling_protocol::id::NodeId;
+
+pub use self::library::LIBRARY;
 
 /// Most nodes of a simulation.
 pub const NODES_MAX: usize = 20_000;

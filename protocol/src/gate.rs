@@ -57,10 +57,10 @@ impl Ages {
     }
 
     /// What a claim is taken for. One that is above the usual difference by more than twice the
-    /// usual deviation and two rounds of `round_steps` is taken for a usual one, so a liar moves nothing,
-    /// and a node that was away still believes the many who tell it so. While few claims are known,
-    /// none is believed beyond twice our own age and a few rounds. Low claims are believed: slow
-    /// nodes make them, and they cost the claimant its weight.
+    /// usual deviation and two rounds of `round_steps` is taken for a usual one, so a liar moves
+    /// nothing, and a node that was away still believes the many who tell it so. While few claims
+    /// are known, none is believed beyond twice our own age and a few rounds. Low claims are
+    /// believed: slow nodes make them, and they cost the claimant its weight.
     #[must_use]
     pub fn believe(&self, claim: f64, own_age: f64, round_steps: f64) -> f64 {
         if self.0.len() < Self::ENOUGH {

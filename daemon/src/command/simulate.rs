@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use starling_config::load;
-use starling_config::scenario::ScenarioFile;
+use starling_config::scenario::{LIBRARY, ScenarioFile};
 use starling_learning::data::partition::partition;
 use starling_learning::data::{DataError, Dataset, Shard};
 use starling_node::settings::Rule;
@@ -21,8 +21,6 @@ use crate::cli::Simulate;
 use crate::dataset;
 use crate::exit::{Code, Failure, say};
 
-/// Scenarios that come with the program.
-const LIBRARY: &[(&str, &str)] = &include!("../../../config/scenarios/library.in");
 /// Side of the images that are pooled to half of it.
 const IMAGE_SIDE: usize = 28;
 

@@ -1,0 +1,50 @@
+//! The scenarios that come with the program, by name.
+
+macro_rules! library {
+    ($($name:literal),* $(,)?) => {
+        /// Name and text of each.
+        pub const LIBRARY: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../../scenarios/", $name, ".toml")))),*];
+    };
+}
+
+library!(
+    "churn-fresh",
+    "digits-n16",
+    "flat",
+    "fm-784-n16",
+    "fm14-delay",
+    "fm14-dir01",
+    "fm14-n16-h4",
+    "fm14-n16-h8",
+    "fm14-n64-h4",
+    "hostile-age",
+    "hostile-alie",
+    "hostile-flood",
+    "hostile-gatefit",
+    "hostile-inner",
+    "hostile-labelflip",
+    "hostile-lone",
+    "hostile-noise",
+    "hostile-none",
+    "hostile-signflip",
+    "hostile-stale",
+    "hostile-tarpit",
+    "partition",
+    "stress",
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::ScenarioFile;
+
+    #[test]
+    fn every_scenario_is_valid_and_says_what_it_shows() {
+        for (name, text) in LIBRARY {
+            let scenario = ScenarioFile::parse(name, text).expect(name);
+            assert_eq!(scenario.name, *name);
+            assert!(!scenario.about.is_empty(), "{name}");
+        }
+    }
+}
