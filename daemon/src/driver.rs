@@ -213,9 +213,9 @@ impl Running {
         let driver = &mut self.driver;
         match output {
             Output::Send(address, frame) => {
-                let sealed = seal(&driver.key, driver.network, &address, &frame)
-                    .map_err(|_| defect("a frame of ours is too long"))?;
-                if !driver.net.send(address.recipient, sealed) {
+                // What a peer would refuse is not sent: the link is cut instead, and made anew.
+                let sealed = seal(&driver.key, driver.network, &address, &frame);
+                if !sealed.is_ok_and(|sealed| driver.net.send(address.recipient, sealed)) {
                     driver.net.disconnect(address.recipient);
                 }
             }

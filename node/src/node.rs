@@ -272,7 +272,9 @@ impl Node {
         for time in [self.stage.wakeup(), self.joining.wakeup(), self.view.next_dial(linked)] {
             next = time.map_or(next, |time| next.min(time));
         }
-        let hello = self.links.values().filter_map(Link::hello_deadline).min();
+        let waits = |id: &NodeId| self.admissions.iter().any(|admission| admission.peer == *id);
+        let expected = self.links.iter().filter(|(id, _)| !waits(id));
+        let hello = expected.filter_map(|(_, link)| link.hello_deadline()).min();
         hello.map_or(next, |time| next.min(time))
     }
 
@@ -319,7 +321,8 @@ impl Node {
                 if let Done::Checkpoint(bytes) = done {
                     self.outputs.push(Output::Save { bytes, age, round });
                 }
-                if self.phase == Phase::Leaving {
+                let another = |job: &Pending| matches!(job, Pending::Checkpoint { .. });
+                if self.phase == Phase::Leaving && !self.pending.values().any(another) {
                     self.outputs.push(Output::Left);
                 }
             }

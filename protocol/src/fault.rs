@@ -86,13 +86,15 @@ impl Rejection {
     pub fn severity(self) -> Severity {
         match self {
             // Another network or version, our own restart, and a connection that broke mid-frame
-            // are nobody's misbehaviour.
-            Self::Unsupported | Self::WrongNetwork | Self::StaleEpoch | Self::Truncated => {
-                Severity::None
-            }
+            // are nobody's misbehaviour; a frame that comes twice is dropped, and only its sender
+            // could have sent it twice.
+            Self::Unsupported
+            | Self::WrongNetwork
+            | Self::StaleEpoch
+            | Self::Truncated
+            | Self::Replay => Severity::None,
             // A late reply after a time-out looks like this.
             Self::Unexpected => Severity::High,
-            Self::Replay => Severity::Mid,
             Self::OutOfRange | Self::BadModel | Self::Flood => Severity::Low,
             Self::BadMagic
             | Self::WrongSender

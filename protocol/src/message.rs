@@ -329,7 +329,11 @@ fn check_chain(chain: &[Certificate]) -> Result<(), Rejection> {
     within(chain.len() <= CHAIN_MAX)
 }
 
-fn check_addresses(addresses: &[String]) -> Result<(), Rejection> {
+/// Checks addresses as every message with some does.
+///
+/// # Errors
+/// [`Rejection::OutOfRange`] if there are too many, or one is too long or not plain text.
+pub fn check_addresses(addresses: &[String]) -> Result<(), Rejection> {
     within(
         addresses.len() <= ADDRESSES_MAX
             && addresses.iter().all(|address| {

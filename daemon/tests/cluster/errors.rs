@@ -7,7 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use crate::harness::{
-    Home, Outcome, binary, call, digits, flock, folder, number, starling, whole, write_file,
+    Home, Outcome, PATIENCE, binary, call, digits, flock, folder, number, starling, wait_for,
+    whole, write_file,
 };
 
 /// The user who owns nothing.
@@ -266,6 +267,8 @@ fn a_place_that_cannot_be_written_is_74_or_77() {
     for path in [folder.path(), &closed.0, &program] {
         fs::set_permissions(path, Permissions::from_mode(0o555)).expect("set");
     }
+    // A child of another test may still hold the copy open for writing, until it is a program.
+    wait_for("a program that can be run", PATIENCE, || binary(&program).output().ok());
     let as_reader = |name: &str, home: &Home| {
         let mut command = binary(&program);
         command.arg(name).arg("--state-dir").arg(&home.0);

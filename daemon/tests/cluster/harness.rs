@@ -156,8 +156,14 @@ pub struct Outcome {
 /// Runs a command to its end.
 #[track_caller]
 pub fn call(command: &mut Command) -> Outcome {
+    call_within(PATIENCE, command)
+}
+
+/// Runs a command that takes its time.
+#[track_caller]
+pub fn call_within(limit: Duration, command: &mut Command) -> Outcome {
     let mut process = Process::start(command);
-    let code = process.ended(PATIENCE).code();
+    let code = process.ended(limit).code();
     Outcome { code, out: process.out().join("\n"), err: process.err().join("\n") }
 }
 

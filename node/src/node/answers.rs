@@ -5,7 +5,7 @@ use core::time::Duration;
 use starling_protocol::envelope::Frame;
 use starling_protocol::fault::Rejection;
 use starling_protocol::id::NodeId;
-use starling_protocol::limits::{ANSWERS_PENDING_MAX, CROSS_SCORES_MAX};
+use starling_protocol::limits::{AGE_MAX, ANSWERS_PENDING_MAX, CROSS_SCORES_MAX};
 use starling_protocol::message::{
     CrossScore, ExchangeOutcome, ExchangeReply, ExchangeRequest, Message, SnapshotReply,
 };
@@ -32,18 +32,20 @@ impl Node {
         let Some(model) = model.filter(|model| model.base.is_some() == relative) else {
             return self.fault(peer, Rejection::BadModel);
         };
-        if let Some(refusal) = self.refusal(peer) {
-            return self.reply(peer, exchange, refusal, Vec::new());
-        }
         let crossing =
             matches!(self.stage, Stage::Waiting { peer: partner, .. } if partner == peer);
         if crossing && self.me < peer {
             // Both asked at once and our request wins: the other end answers it.
             return;
         }
+        // A crossing request is answered without a token: our own is void by it, so it is one.
+        let refusal = if crossing { None } else { self.refusal(peer) };
+        if let Some(refusal) = refusal {
+            return self.reply(peer, exchange, refusal, Vec::new());
+        }
         let answering =
             self.pending.values().filter(|job| matches!(job, Pending::Answer { .. })).count();
-        if answering >= ANSWERS_PENDING_MAX || self.stage.exchanging() && !crossing {
+        if !crossing && (answering >= ANSWERS_PENDING_MAX || self.stage.exchanging()) {
             return self.reply(peer, exchange, ExchangeOutcome::Busy, Vec::new());
         }
         if crossing {
@@ -63,20 +65,28 @@ impl Node {
         if !matches!(self.phase, Phase::Train | Phase::Done) {
             return Some(ExchangeOutcome::Refused);
         }
-        let (now, round) = (self.now, self.standing.round);
-        let round_time = self.counters.round_time.max(ROUND_TIME_MIN);
-        let share = 2.0 / self.view.members().count().max(1) as f64;
-        let Some(link) = self.links.get_mut(&peer) else { return Some(ExchangeOutcome::Refused) };
+        let round = self.standing.round;
+        let Some(link) = self.links.get(&peer) else { return Some(ExchangeOutcome::Refused) };
         if round < link.quarantine_until && self.phase == Phase::Train {
             return Some(ExchangeOutcome::Refused);
         }
-        if self.phase == Phase::Done {
-            // No rounds refill the bucket any more: time does, at the pace they had.
+        (!self.take_token(peer)).then_some(ExchangeOutcome::RateLimited)
+    }
+
+    /// Whether `peer` may ask now. Rounds refill its bucket; a node that has none any more lets time
+    /// do so, at the pace they had.
+    fn take_token(&mut self, peer: NodeId) -> bool {
+        let now = self.now;
+        let round_time = self.counters.round_time.max(ROUND_TIME_MIN);
+        let share = 2.0 / self.view.members().count().max(1) as f64;
+        let done = self.phase == Phase::Done;
+        let Some(link) = self.links.get_mut(&peer) else { return false };
+        if done {
             let rounds = now.since(link.refilled).as_secs_f64() / round_time.as_secs_f64();
             link.exchanges.refill(rounds * share);
             link.refilled = now;
         }
-        (!link.exchanges.take()).then_some(ExchangeOutcome::RateLimited)
+        link.exchanges.take()
     }
 
     fn reply(&mut self, peer: NodeId, exchange: u64, outcome: ExchangeOutcome, slab: Vec<u8>) {
@@ -93,7 +103,7 @@ impl Node {
     ) {
         match done {
             Done::Answered { reply, merge, score, taken } => {
-                let own_age = self.standing.age + f64::from(taken);
+                let own_age = (self.standing.age + f64::from(taken)).min(AGE_MAX);
                 let outcome = ExchangeOutcome::Model { age: own_age, codec: reply.codec as u8 };
                 if self.links.contains_key(&peer) {
                     self.reply(peer, exchange, outcome, reply.slab);
@@ -127,8 +137,9 @@ impl Node {
 
     pub(super) fn snapshot_requested(&mut self, peer: NodeId) {
         let able = matches!(self.phase, Phase::Train | Phase::Done) && self.standing.age > 0.0;
-        let allowed = self.links.get_mut(&peer).is_some_and(|link| link.exchanges.take());
-        if able && allowed {
+        let giving =
+            self.pending.values().filter(|job| matches!(job, Pending::Snapshot { .. })).count();
+        if able && giving < ANSWERS_PENDING_MAX && self.take_token(peer) {
             self.compute(Job::Snapshot { peer }, Pending::Snapshot { peer });
         } else {
             let reply = SnapshotReply { age: None, codec: 0 };

@@ -82,9 +82,11 @@ impl Node {
             .collect();
         let mut ages: Vec<f64> = members.iter().map(|(_, age)| *age).collect();
         ages.sort_unstable_by(f64::total_cmp);
-        let median = ages.get(ages.len() / 2).copied().unwrap_or(0.0);
+        // The lower one of two: one liar among two must not decide.
+        let median = ages.get(ages.len().saturating_sub(1) / 2).copied().unwrap_or(0.0);
         let oldest = ages.last().copied().unwrap_or(0.0);
-        let resumes = self.resumed && self.standing.age >= TOO_OLD * median;
+        let few = ages.len() < SNAPSHOTS;
+        let resumes = self.resumed && (few || self.standing.age >= TOO_OLD * median);
         if resumes || oldest == 0.0 {
             return self.begin_training(0);
         }
@@ -133,7 +135,7 @@ impl Node {
             core::mem::take(&mut self.joining.asked).into_values().flatten().collect();
         let mut ages: Vec<f64> = given.iter().map(|(age, _)| *age).collect();
         ages.sort_unstable_by(f64::total_cmp);
-        let Some(age) = ages.get(ages.len() / 2).copied() else {
+        let Some(age) = ages.get(ages.len().saturating_sub(1) / 2).copied() else {
             self.joining.settle_at = Some(self.now + RETRY);
             return;
         };

@@ -13,7 +13,9 @@ use starling_protocol::limits::{
     BEAT_INTERVAL, COOLDOWN_MAX, HELLO_DEADLINE, HINTS_MAX, LINKS_MAX, QUARANTINE_ROUNDS,
     SCORES_MAX, TICKETS_COUNTED_MAX, VIEW_MAX,
 };
-use starling_protocol::message::{self, Beat, Hello, Hint, Join, Message, Welcome};
+use starling_protocol::message::{
+    self, Beat, Hello, Hint, Join, Message, Welcome, check_addresses,
+};
 use starling_protocol::ticket::{Terms, Ticket, TicketError};
 use starling_protocol::time::Time;
 use starling_protocol::version;
@@ -103,7 +105,7 @@ impl Link {
 /// A ticket holder that is let in once the use of its ticket is on disk.
 #[derive(Debug)]
 pub(super) struct Admission {
-    peer: NodeId,
+    pub(super) peer: NodeId,
     epoch: u64,
     chain: Vec<Certificate>,
     uses_left: u32,
@@ -113,7 +115,8 @@ pub(super) struct Admission {
 
 impl Node {
     pub(super) fn discovered(&mut self, hint: &Hint) {
-        if hint.id != self.me {
+        // The local network says anything; what we pass on must pass a border.
+        if hint.id != self.me && check_addresses(&hint.addresses).is_ok() {
             self.view.learn(hint, false, &mut self.rng);
             self.fill_view();
         }
@@ -302,7 +305,9 @@ impl Node {
     /// Takes a ticket: its holder is let in as soon as the use is on disk, so that a crash cannot
     /// give it back.
     fn join(&mut self, peer: NodeId, epoch: u64, join: &Join) {
-        if self.admissions.iter().any(|admission| admission.peer == peer) {
+        let waiting = self.admissions.iter_mut().find(|admission| admission.peer == peer);
+        if let Some(admission) = waiting {
+            admission.epoch = epoch;
             return;
         }
         let used = match Ticket::parse(&join.ticket) {
@@ -439,8 +444,9 @@ impl Node {
 
     pub(super) fn drop_silent_links(&mut self) {
         let late = |link: &Link| link.hello_deadline().is_some_and(|at| self.now >= at);
-        let silent: Vec<NodeId> =
-            self.links.iter().filter(|(_, link)| late(link)).map(|(id, _)| *id).collect();
+        let waits = |id: NodeId| self.admissions.iter().any(|admission| admission.peer == id);
+        let silent = self.links.iter().filter(|(id, link)| late(link) && !waits(**id));
+        let silent: Vec<NodeId> = silent.map(|(id, _)| *id).collect();
         for peer in silent {
             self.deny(peer, Denial::NotMember);
         }

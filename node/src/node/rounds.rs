@@ -8,6 +8,7 @@ use starling_protocol::envelope::Frame;
 use starling_protocol::fault::Rejection;
 use starling_protocol::gate::merge_weight;
 use starling_protocol::id::NodeId;
+use starling_protocol::limits::AGE_MAX;
 use starling_protocol::message::{ExchangeOutcome, ExchangeReply, ExchangeRequest, Message};
 use starling_protocol::time::Time;
 use starling_protocol::view::choose;
@@ -24,6 +25,8 @@ const ALONE_SHARE: f64 = 0.05;
 const ALONE_STEPS: f64 = 1000.0;
 /// What is kept per round of the gradient's largest length.
 const SCALE_DECAY: f64 = 0.999;
+/// A round without training takes at least this long: there is nothing else to slow it down.
+const HOLD_PERIOD: Duration = Duration::from_millis(100);
 /// Between two `round.completed` lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -154,6 +157,8 @@ impl Node {
         self.counters.round_begun = self.now;
         if self.holds() {
             self.counters.silent_rounds += 1;
+            // A round without training is one all the same: quarantines end by it.
+            self.standing.round += 1;
             return self.begin_exchange(None, false);
         }
         self.stage = Stage::Training { begun: self.now };
@@ -233,7 +238,7 @@ impl Node {
         self.standing.steps += u64::from(steps);
         // Lineage does not age in isolation, or a fast island would replace the flock.
         if self.peers() > 0 || !self.standing.met {
-            self.standing.age += f64::from(steps);
+            self.standing.age = (self.standing.age + f64::from(steps)).min(AGE_MAX);
         }
         self.begin_exchange(None, false);
     }
@@ -297,8 +302,8 @@ impl Node {
                     link.standing.age = age;
                 }
                 let Some(reply) = self.read_model(codec, None, slab) else {
-                    self.fault(peer, Rejection::BadModel);
-                    return self.finish_round();
+                    self.finish_round();
+                    return self.fault(peer, Rejection::BadModel);
                 };
                 let (age, terms) = self.terms(age, self.counters.rejected_in_a_row >= 1);
                 let MergeTerms { threshold, weight, .. } = terms;
@@ -370,7 +375,8 @@ impl Node {
             .is_some_and(|link| link.observe_merge(!merge.accepted, round));
         if merge.accepted {
             self.counters.accepted += 1;
-            self.standing.age = (self.standing.age + weight * merge.trusted * older).max(0.0);
+            self.standing.age =
+                (self.standing.age + weight * merge.trusted * older).clamp(0.0, AGE_MAX);
             return;
         }
         self.counters.rejected += 1;
@@ -431,7 +437,9 @@ impl Node {
             return;
         }
         let training = Duration::from_nanos(self.counters.step_ns) * self.settings.steps_per_round;
+        let least = if self.holds() { HOLD_PERIOD } else { Duration::ZERO };
         let period = self.settings.round_period.max(self.exchange_time() * 4).max(training);
+        let period = period.max(least);
         // Nodes of one pace must not all ask at once, or they find each other busy.
         let period = period.mul_f64(self.rng.random_range(0.9..1.1));
         self.stage = Stage::Pausing { until: self.counters.round_begun + period };
