@@ -73,8 +73,8 @@ impl Node {
         (!self.take_token(peer)).then_some(ExchangeOutcome::RateLimited)
     }
 
-    /// Whether `peer` may ask now. Rounds refill its bucket; a node that has none any more lets time
-    /// do so, at the pace they had.
+    /// Whether `peer` may ask now. Rounds refill its bucket; where there are none any more, time
+    /// does, at the pace they had.
     fn take_token(&mut self, peer: NodeId) -> bool {
         let now = self.now;
         let round_time = self.counters.round_time.max(ROUND_TIME_MIN);
