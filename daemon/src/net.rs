@@ -27,6 +27,8 @@ pub use self::address::parse_contact;
 
 /// Events that may wait for the driver; readers wait when it is full.
 const EVENTS_MAX: usize = 256;
+/// A connection stays open so long after the last frame to a node that is shown out.
+const LINGER: Duration = Duration::from_secs(1);
 /// Commands that may wait for the swarm.
 const COMMANDS_MAX: usize = 256;
 /// Frames that may wait for one slow peer; beyond it the link is cut.
@@ -158,10 +160,14 @@ impl Net {
     /// Sends what is queued for a node and then closes its connections.
     pub fn disconnect(&mut self, peer: NodeId) {
         let writer = self.writers.remove(&peer);
+        self.set_member(peer, false);
         let commands = self.commands.clone();
         tokio::spawn(async move {
             if let Some(writer) = writer {
                 writer.drained().await;
+                // What was written is not yet read: closing at once would take a denial's reason
+                // with it. A peer that has read it closes first.
+                tokio::time::sleep(LINGER).await;
             }
             // The swarm has stopped: there are no connections left to close.
             let _ = commands.send(Command::Disconnect(peer)).await;

@@ -112,7 +112,8 @@ impl Node {
                         self.send(peer, Message::CrossScore(score).into());
                     }
                 }
-                if let Some(merge) = merge {
+                // An answer under way when learning ended must not make the end younger.
+                if let Some(merge) = merge.filter(|_| self.phase == Phase::Train) {
                     let threshold = self.threshold();
                     self.merged(peer, age - own_age, weight, threshold, &merge);
                 }
