@@ -87,11 +87,14 @@ impl Node {
         let oldest = ages.last().copied().unwrap_or(0.0);
         let few = ages.len() < SNAPSHOTS;
         let resumes = self.resumed && (few || self.standing.age >= TOO_OLD * median);
-        if resumes || oldest == 0.0 {
+        if resumes {
             return self.begin_training(0);
         }
+        // What a member said when it was linked may be old: one that says it has learnt nothing is
+        // asked like any other if nobody says more.
+        let learnt = |age: f64| age > 0.0 || oldest == 0.0;
         let mut pool: Vec<NodeId> =
-            members.iter().filter(|(_, age)| *age > 0.0).map(|(id, _)| *id).collect();
+            members.iter().filter(|(_, age)| learnt(*age)).map(|(id, _)| *id).collect();
         let wanted = if members.len() >= MANY_PEERS { SNAPSHOTS_MANY } else { SNAPSHOTS };
         while self.joining.asked.len() < wanted {
             let Some(peer) = choose(pool.iter().copied(), &mut self.rng) else { break };
@@ -136,12 +139,20 @@ impl Node {
         let mut ages: Vec<f64> = given.iter().map(|(age, _)| *age).collect();
         ages.sort_unstable_by(f64::total_cmp);
         let Some(age) = ages.get(ages.len().saturating_sub(1) / 2).copied() else {
+            if !over && !self.resumed && self.nobody_has_learnt() {
+                // All that were asked have answered that there is nothing yet: this is genesis.
+                return self.begin_training(0);
+            }
             self.joining.settle_at = Some(self.now + RETRY);
             return;
         };
         self.joining.adopting = true;
         let snapshots = given.into_iter().map(|(_, model)| model).collect();
         self.compute(Job::Adopt { snapshots }, Pending::Adopt { age });
+    }
+
+    fn nobody_has_learnt(&self) -> bool {
+        self.links.values().filter(|link| link.admitted()).all(|link| link.standing.age == 0.0)
     }
 
     pub(super) fn adopted(&mut self, age: f64, done: &Done) {
