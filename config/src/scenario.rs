@@ -182,7 +182,7 @@ impl Default for ScenarioFile {
 }
 
 /// One virtual step.
-const STEP: Duration = Duration::from_millis(10);
+const STEP: Duration = Duration::from_millis(100);
 /// A run may take so many times its steps before it is cut off.
 const PATIENCE: f64 = 20.0;
 

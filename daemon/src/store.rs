@@ -27,8 +27,8 @@ const GENERATIONS: usize = 3;
 const BAD_KEPT: usize = 3;
 /// Largest small file read: configuration, specification, chain.
 const SMALL_FILE_MAX: u64 = 1024 * 1024;
-/// Largest checkpoint: four vectors of 64 Mi parameters and a record.
-const CHECKPOINT_MAX: u64 = 4 * 256 * 1024 * 1024 + 1024 * 1024;
+/// Largest checkpoint: four vectors of 64 Mi parameters, references and a record.
+const CHECKPOINT_MAX: u64 = 4 * 256 * 1024 * 1024 + 17 * 1024 * 1024;
 
 /// A state directory.
 #[derive(Debug)]

@@ -1,18 +1,24 @@
 //! The bytes of a checkpoint: everything a node needs to go on after a crash.
 //!
-//! `magic "STCK" | version u16 | reserved u16 | network 32 | standing length u32 | parameters u32 |
-//! standing | x, anchor, velocity, served as little-endian fp32 | BLAKE3 of all before`.
-//! Pair references are left out: a partner that names one is told to send its model whole.
+//! `magic "STCK" | version u16 | references u16 | network 32 | standing length u32 | parameters u32
+//! | standing | ids of the references' peers, 32 each | x, anchor, velocity, served, references as
+//! little-endian fp32 | BLAKE3 of all before`.
 
 use starling_learning::params::first_non_finite;
-use starling_protocol::id::NetworkId;
-use starling_protocol::limits::CONTROL_BYTES_MAX;
+use starling_protocol::id::{NetworkId, NodeId};
+use starling_protocol::limits::{CONTROL_BYTES_MAX, VIEW_MAX};
 
 const MAGIC: [u8; 4] = *b"STCK";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER: usize = 48;
 const HASH: usize = 32;
 const VECTORS: usize = 4;
+const ID: usize = 32;
+/// Most references in a checkpoint: of those we draw, and of as many that draw us.
+pub const REFERENCES_MAX: usize = 2 * VIEW_MAX;
+/// Bytes of references in a checkpoint at most: beyond it a restart costs whole models instead of
+/// every checkpoint a longer write.
+pub const REFERENCE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The vectors of a replica.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +31,8 @@ pub struct Vectors {
     pub velocity: Vec<f32>,
     /// Served parameters.
     pub served: Vec<f32>,
+    /// Pair references: without them the next exchange with each partner would be a whole model.
+    pub references: Vec<(NodeId, Vec<f32>)>,
 }
 
 /// What a checkpoint holds.
@@ -45,8 +53,8 @@ pub enum CheckpointError {
     /// Another file.
     #[error("not a starling checkpoint")]
     Magic,
-    /// Written by a newer Starling.
-    #[error("of version {0}, this build reads version {VERSION}: use a newer starling")]
+    /// Written by another Starling.
+    #[error("of version {0}, this build reads version {VERSION}: use the starling that wrote it")]
     Version(u16),
     /// Of another network.
     #[error("of another network")]
@@ -61,18 +69,28 @@ pub enum CheckpointError {
 
 /// Writes a checkpoint.
 #[must_use]
-pub fn encode(network: NetworkId, standing: &[u8], vectors: [&[f32]; VECTORS]) -> Vec<u8> {
+pub fn encode(
+    network: NetworkId,
+    standing: &[u8],
+    vectors: [&[f32]; VECTORS],
+    references: &[(NodeId, &[f32])],
+) -> Vec<u8> {
     let count = vectors[0].len();
-    let mut bytes = Vec::with_capacity(HEADER + standing.len() + 4 * VECTORS * count + HASH);
+    let fitting = (REFERENCE_BYTES_MAX / (4 * count.max(1))).min(REFERENCES_MAX);
+    let references = references.get(..fitting).unwrap_or(references);
+    let values = 4 * count * (VECTORS + references.len());
+    let length = HEADER + standing.len() + ID * references.len() + values + HASH;
+    let mut bytes = Vec::with_capacity(length);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&[0; 2]);
+    bytes.extend_from_slice(&u16::try_from(references.len()).unwrap_or_default().to_le_bytes());
     bytes.extend_from_slice(&network.0);
     for length in [standing.len(), count] {
         bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
     }
     bytes.extend_from_slice(standing);
-    for vector in vectors {
+    references.iter().for_each(|(peer, _)| bytes.extend_from_slice(&peer.0));
+    for vector in vectors.into_iter().chain(references.iter().map(|(_, values)| *values)) {
         bytes.extend(vector.iter().flat_map(|value| value.to_le_bytes()));
     }
     let hash = blake3::hash(&bytes);
@@ -97,6 +115,7 @@ pub fn decode(
     if version != VERSION {
         return Err(CheckpointError::Version(version));
     }
+    let references = usize::from(u16::from_le_bytes([header[6], header[7]]));
     let length = |at: usize| {
         u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize
     };
@@ -108,24 +127,32 @@ pub fn decode(
     if header[8..40] != network.0 {
         return Err(CheckpointError::Network);
     }
-    if found != count || standing_len > CONTROL_BYTES_MAX {
+    if found != count || standing_len > CONTROL_BYTES_MAX || references > REFERENCES_MAX {
         return Err(CheckpointError::Model);
     }
-    if rest.len() != standing_len + 4 * VECTORS * count + HASH {
+    let ids_len = ID * references;
+    if rest.len() != standing_len + ids_len + 4 * (VECTORS + references) * count + HASH {
         return Err(CheckpointError::Length);
     }
-    let (standing, values) = rest.split_at(standing_len);
-    let values: Vec<f32> =
-        values.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect();
+    let (standing, rest) = rest.split_at(standing_len);
+    let (ids, values) = rest.split_at(ids_len);
+    let (ids, values) = (ids.as_chunks::<ID>().0, values.as_chunks::<4>().0);
     let mut parts = values.chunks(count.max(1));
     let mut part = || -> Result<Vec<f32>, CheckpointError> {
         let part = parts.next().ok_or(CheckpointError::Length)?;
-        if first_non_finite(part).is_some() {
-            return Err(CheckpointError::Model);
-        }
-        Ok(part.to_vec())
+        let part: Vec<f32> = part.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        if first_non_finite(&part).is_some() { Err(CheckpointError::Model) } else { Ok(part) }
     };
-    let vectors = Vectors { x: part()?, anchor: part()?, velocity: part()?, served: part()? };
+    let vectors = Vectors {
+        x: part()?,
+        anchor: part()?,
+        velocity: part()?,
+        served: part()?,
+        references: ids
+            .iter()
+            .map(|id| Ok((NodeId(*id), part()?)))
+            .collect::<Result<_, CheckpointError>>()?,
+    };
     Ok(Checkpoint { standing: standing.to_vec(), vectors })
 }
 
@@ -136,16 +163,18 @@ mod tests {
     const NETWORK: NetworkId = NetworkId([4; 32]);
 
     fn bytes() -> Vec<u8> {
-        encode(NETWORK, b"standing", [&[1.0, 2.0], &[3.0, 4.0], &[5.0, 6.0], &[7.0, -8.0]])
+        let vectors: [&[f32]; VECTORS] = [&[1.0, 2.0], &[3.0, 4.0], &[5.0, 6.0], &[7.0, -8.0]];
+        encode(NETWORK, b"standing", vectors, &[(NodeId([9; 32]), &[0.5, -0.5])])
     }
 
     #[test]
     fn bytes_are_golden() {
-        let golden = include_bytes!("../tests/golden/checkpoint-v1.bin");
+        let golden = include_bytes!("../tests/golden/checkpoint-v2.bin");
         assert_eq!(bytes(), golden);
         let checkpoint = decode(golden, NETWORK, 2).expect("golden");
         assert_eq!(checkpoint.standing, b"standing");
         assert_eq!(checkpoint.vectors.served, [7.0, -8.0]);
+        assert_eq!(checkpoint.vectors.references, [(NodeId([9; 32]), vec![0.5, -0.5])]);
     }
 
     #[test]
@@ -171,9 +200,24 @@ mod tests {
         assert_eq!(decode(b"", NETWORK, 2), Err(CheckpointError::Length));
         assert_eq!(decode(&[0; 200], NETWORK, 2), Err(CheckpointError::Magic));
         let mut newer = good;
-        newer[4] = 2;
-        assert_eq!(decode(&newer, NETWORK, 2), Err(CheckpointError::Version(2)));
-        let broken = encode(NETWORK, b"", [&[f32::NAN], &[0.0], &[0.0], &[0.0]]);
+        newer[4] = 3;
+        assert_eq!(decode(&newer, NETWORK, 2), Err(CheckpointError::Version(3)));
+        let broken = encode(NETWORK, b"", [&[f32::NAN], &[0.0], &[0.0], &[0.0]], &[]);
         assert_eq!(decode(&broken, NETWORK, 1), Err(CheckpointError::Model));
+    }
+
+    #[test]
+    fn only_so_many_references_are_kept() {
+        let vector = vec![0.0; REFERENCE_BYTES_MAX / 8];
+        let all: Vec<(NodeId, &[f32])> = (0..4).map(|id| (NodeId([id; 32]), &vector[..])).collect();
+        let bytes = encode(NETWORK, b"", [&vector; VECTORS], &all);
+        let read = decode(&bytes, NETWORK, vector.len()).expect("in bounds");
+        let kept: Vec<u8> = read.vectors.references.iter().map(|(peer, _)| peer.0[0]).collect();
+        assert_eq!(kept, [0, 1]);
+        let many: Vec<(NodeId, &[f32])> =
+            (0..40).map(|id| (NodeId([id; 32]), &[0.0][..])).collect();
+        let bytes = encode(NETWORK, b"", [&[0.0]; VECTORS], &many);
+        let read = decode(&bytes, NETWORK, 1).expect("in bounds");
+        assert_eq!(read.vectors.references.len(), REFERENCES_MAX);
     }
 }

@@ -204,6 +204,7 @@ impl Node {
                 view.learn(&hint, pinned, &mut rng);
             }
         }
+        let usual = resumed.as_ref().map(|standing| standing.exchange_ns).filter(|ns| *ns > 0);
         Self {
             me,
             key,
@@ -217,13 +218,13 @@ impl Node {
             phase: Phase::Join,
             stage: Stage::Idle,
             resumed: resumed.is_some(),
+            latency: Latency::resumed(usual.map(Duration::from_nanos)),
             standing: resumed.unwrap_or_default(),
             addresses: Vec::new(),
             view,
             links: BTreeMap::new(),
             windows: BTreeMap::new(),
             scores: Scores::default(),
-            latency: Latency::default(),
             distances: Distances::default(),
             ages: Ages::default(),
             cross: VecDeque::with_capacity(CROSS_SCORES_MAX),
@@ -348,6 +349,8 @@ impl Node {
         self.admissions.iter_mut().for_each(|admission| admission.covered = true);
         let mut standing = self.standing.clone();
         standing.peers = self.view.candidates().collect();
+        let usual = self.latency.usual().unwrap_or_default();
+        standing.exchange_ns = u64::try_from(usual.as_nanos()).unwrap_or(u64::MAX);
         let (age, round) = (standing.age, standing.round);
         let job = Job::Checkpoint { standing: standing.encode() };
         self.compute(job, Pending::Checkpoint { age, round });

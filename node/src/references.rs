@@ -12,7 +12,7 @@ const REFERENCES_MAX: usize = 32;
 #[derive(Clone, Debug)]
 struct Reference {
     newest: (Vec<f32>, u64),
-    /// The one before: if the reply that made the newest was lost, the partner still names this.
+    /// What the newest came from: if the reply that made it was lost, the partner still names this.
     before: Option<(Vec<f32>, u64)>,
     used: u64,
 }
@@ -45,8 +45,9 @@ impl References {
     }
 
     /// Remembers the mid-point of two decoded models. Both ends compute the same bits: addition
-    /// commutes.
-    pub(crate) fn remember(&mut self, peer: NodeId, a: &[f32], b: &[f32]) {
+    /// commutes. `base` is what the exchange was relative to: it is kept beside, for the partner
+    /// names it again if the reply is lost.
+    pub(crate) fn remember(&mut self, peer: NodeId, base: Option<u64>, a: &[f32], b: &[f32]) {
         if self.capacity == 0 {
             return;
         }
@@ -57,17 +58,30 @@ impl References {
                 self.held.remove(&oldest);
             }
         }
-        let (mut values, before) = match self.held.remove(&peer) {
-            Some(old) => {
-                (old.before.map(|(values, _)| values).unwrap_or_default(), Some(old.newest))
-            }
-            None => (Vec::new(), None),
-        };
-        values.clear();
-        values.extend(a.iter().zip(b).map(|(a, b)| (a + b) * 0.5));
+        let old = self.held.remove(&peer);
+        let both = old.into_iter().flat_map(|old| core::iter::once(old.newest).chain(old.before));
+        let before = both.into_iter().find(|(_, hash)| Some(*hash) == base);
+        let values: Vec<f32> = a.iter().zip(b).map(|(a, b)| (a + b) * 0.5).collect();
         let hash = digest64(&values);
         let reference = Reference { newest: (values, hash), before, used: self.clock };
         self.held.insert(peer, reference);
+    }
+
+    /// The newest with each partner, the most recently used first: for a checkpoint.
+    pub(crate) fn recent(&self) -> Vec<(NodeId, &[f32])> {
+        let mut all: Vec<(&NodeId, &Reference)> = self.held.iter().collect();
+        all.sort_by_key(|(_, reference)| core::cmp::Reverse(reference.used));
+        all.into_iter().map(|(peer, held)| (*peer, held.newest.0.as_slice())).collect()
+    }
+
+    /// Takes back what a checkpoint held, the most recently used first.
+    pub(crate) fn restore(&mut self, recent: Vec<(NodeId, Vec<f32>)>) {
+        for (peer, values) in recent.into_iter().take(self.capacity).rev() {
+            self.clock += 1;
+            let hash = digest64(&values);
+            let reference = Reference { newest: (values, hash), before: None, used: self.clock };
+            self.held.insert(peer, reference);
+        }
     }
 
     pub(crate) fn clear(&mut self) {
@@ -83,28 +97,44 @@ mod tests {
     fn both_ends_hold_the_same_bits_and_only_so_many() {
         let (mut ours, mut theirs) = (References::new(48, 2), References::new(48, 2));
         let peer = |index| NodeId([index; 32]);
-        ours.remember(peer(1), &[0.1, 0.2], &[0.3, 0.7]);
-        theirs.remember(peer(1), &[0.3, 0.7], &[0.1, 0.2]);
+        ours.remember(peer(1), None, &[0.1, 0.2], &[0.3, 0.7]);
+        theirs.remember(peer(1), None, &[0.3, 0.7], &[0.1, 0.2]);
         assert_eq!(ours.newest(peer(1)), theirs.newest(peer(1)));
         for index in 2..=4 {
-            ours.remember(peer(index), &[0.0; 2], &[0.0; 2]);
+            ours.remember(peer(index), None, &[0.0; 2], &[0.0; 2]);
         }
         assert_eq!(ours.held.len(), 3);
         assert_eq!(ours.newest(peer(1)), None);
         let mut none = References::new(15, 2);
-        none.remember(peer(1), &[0.0; 2], &[0.0; 2]);
+        none.remember(peer(1), None, &[0.0; 2], &[0.0; 2]);
         assert_eq!(none.newest(peer(1)), None);
     }
 
     #[test]
-    fn the_one_before_is_still_found() {
+    fn what_the_partner_may_still_name_is_found() {
         let (mut held, peer) = (References::new(1000, 1), NodeId([1; 32]));
         let mut hashes = Vec::new();
-        for value in [1.0, 2.0, 3.0] {
-            held.remember(peer, &[value], &[value]);
+        // The replies that made 2 and 3 are lost: the partner names 1 each time.
+        for (value, base) in [(1.0, None), (2.0, Some(0)), (3.0, Some(0)), (4.0, Some(2))] {
+            let base = base.and_then(|index: usize| hashes.get(index).copied());
+            held.remember(peer, base, &[value], &[value]);
             hashes.extend(held.newest(peer).map(|(_, hash)| hash));
         }
         let found: Vec<_> = hashes.iter().map(|hash| held.find(peer, *hash)).collect();
-        assert_eq!(found, [None, Some(&[2.0][..]), Some(&[3.0][..])]);
+        assert_eq!(found, [None, None, Some(&[3.0][..]), Some(&[4.0][..])]);
+    }
+
+    #[test]
+    fn a_checkpoint_brings_back_the_newest_of_each() {
+        let mut held = References::new(1000, 1);
+        for (id, value) in [(1, 1.0), (2, 2.0), (1, 3.0)] {
+            held.remember(NodeId([id; 32]), None, &[value], &[value]);
+        }
+        let saved: Vec<_> = held.recent().into_iter().map(|(id, v)| (id, v.to_vec())).collect();
+        assert_eq!(saved, [(NodeId([1; 32]), vec![3.0]), (NodeId([2; 32]), vec![2.0])]);
+        let mut back = References::new(1000, 1);
+        back.restore(saved);
+        assert_eq!(back.newest(NodeId([1; 32])), held.newest(NodeId([1; 32])));
+        assert_eq!(back.recent(), held.recent());
     }
 }

@@ -48,8 +48,8 @@ pub struct Replica {
     diverged: bool,
     merged: bool,
     idle_rounds: u32,
-    /// Our model as the partner of the open exchange decoded it.
-    sent: Vec<f32>,
+    /// Our model as the partner of the open exchange decoded it, and what it was relative to.
+    sent: (Vec<f32>, Option<u64>),
     references: References,
     filter: CollusionFilter<NodeId>,
 }
@@ -86,7 +86,7 @@ impl Replica {
             diverged: false,
             merged: false,
             idle_rounds: 0,
-            sent: Vec::new(),
+            sent: (Vec::new(), None),
             references: References::new(settings.reference_bytes_max, x.len()),
             filter: CollusionFilter::new(x.len(), FILTER_PEERS_MAX, secret),
             x,
@@ -100,6 +100,8 @@ impl Replica {
         self.anchor = vectors.anchor;
         self.velocity = vectors.velocity;
         self.served = Average::of(&vectors.served, self.rule.serve_decay);
+        self.references.clear();
+        self.references.restore(vectors.references);
     }
 
     /// The working parameters.
@@ -183,6 +185,7 @@ impl Replica {
                 self.network,
                 &standing,
                 [&self.x, &self.anchor, &self.velocity, self.served.values()],
+                &self.references.recent(),
             )),
         })
     }
@@ -201,16 +204,16 @@ impl Replica {
         };
         let base = reference.map(|(_, hash)| hash);
         let (slab, decoded) = write_relative(codec, &self.x, reference.map(|(values, _)| values));
-        self.sent = decoded;
+        self.sent = (decoded, base);
         Encoded { codec, base, slab }
     }
 
     fn absorb(&mut self, peer: NodeId, reply: &Encoded, terms: &MergeTerms) -> Done {
-        let sent = core::mem::take(&mut self.sent);
+        let (sent, base) = core::mem::take(&mut self.sent);
         let Some(theirs) = read_relative(reply, self.x.len(), Some(&sent)) else {
             return Done::BadModel;
         };
-        self.references.remember(peer, &sent, &theirs);
+        self.references.remember(peer, base, &sent, &theirs);
         Done::Absorbed(self.merge(peer, &theirs, &sent, terms))
     }
 
@@ -234,15 +237,18 @@ impl Replica {
         let Some(theirs) = read_relative(request, self.x.len(), reference) else {
             return Done::BadModel;
         };
-        let (slab, ours) = write_relative(request.codec, &self.x, Some(&theirs));
-        self.references.remember(peer, &ours, &theirs);
+        // Relative to what we just read, ours is a small difference, whatever theirs came as.
+        let small = matches!((self.rule.codec, request.codec), (Codec::Ref3, Codec::Int8));
+        let codec = if small { Codec::Ref3 } else { request.codec };
+        let (slab, ours) = write_relative(codec, &self.x, Some(&theirs));
+        self.references.remember(peer, request.base, &ours, &theirs);
         let merge = terms.map(|terms| self.merge(peer, &theirs, &ours, terms));
         let score = score.then(|| {
             let rows = Some(self.score_rows);
             let found = evaluate(&self.model, &theirs, &self.holdout, rows, &mut self.space);
             (found.correct, found.total)
         });
-        let reply = Encoded { codec: request.codec, base: None, slab };
+        let reply = Encoded { codec, base: None, slab };
         Done::Answered { reply, merge, score, taken: 0 }
     }
 
@@ -298,10 +304,10 @@ impl Replica {
             .collect();
         let models: Vec<&[f32]> = decoded.iter().map(Vec::as_slice).collect();
         if let Some(median) = coordinate_median(&models) {
-            self.references.clear();
             let velocity = vec![0.0; median.len()];
             let (anchor, served) = (median.clone(), median.clone());
-            self.restore(Vectors { x: median, anchor, velocity, served });
+            let references = Vec::new();
+            self.restore(Vectors { x: median, anchor, velocity, served, references });
         }
         models.len()
     }

@@ -34,7 +34,7 @@ impl Default for Rule {
         Self {
             codec: Codec::Ref3,
             gate: true,
-            gate_floor: 1.0,
+            gate_floor: 2.0,
             filter: true,
             ages: true,
             outer: Some(OuterRule { momentum: 0.9, rate: 0.7, velocity_clip: 3.0 }),

@@ -462,12 +462,24 @@ impl Node {
     /// it has cost.
     pub(super) fn cool_down(&mut self, peer: NodeId) {
         let jitter = self.rng.random_range(0.5..1.5);
-        let cost = self.latency.timeout(Duration::ZERO);
+        let cost = self.latency.timeout(Duration::ZERO, Duration::ZERO);
         let now = self.now;
         if let Some(link) = self.links.get_mut(&peer) {
             link.failures = link.failures.saturating_add(1);
             let factor = 2_f64.powi(link.failures.min(10).cast_signed()) * jitter;
             link.cooldown_until = now + cost.mul_f64(factor).min(COOLDOWN_MAX);
+        }
+    }
+
+    /// Does not ask a partner again before its rounds have given us a token.
+    pub(super) fn spare(&mut self, peer: NodeId) {
+        let (steps, view) = (self.settings.steps_per_round, self.view.members().count());
+        let now = self.now;
+        if let Some(link) = self.links.get_mut(&peer) {
+            let round = Duration::from_nanos(link.standing.step_ns).saturating_mul(steps);
+            // Bounded before it is multiplied: a peer may claim any duration.
+            let wait = round.min(COOLDOWN_MAX).mul_f64(view as f64 / 2.0).min(COOLDOWN_MAX);
+            link.cooldown_until = link.cooldown_until.max(now + wait);
         }
     }
 }

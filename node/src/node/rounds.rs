@@ -27,6 +27,10 @@ const ALONE_STEPS: f64 = 1000.0;
 const SCALE_DECAY: f64 = 0.999;
 /// A round without training takes at least this long: there is nothing else to slow it down.
 const HOLD_PERIOD: Duration = Duration::from_millis(100);
+/// In the first merges of a boot the gate's floor is so many times as high: a node that was away is
+/// far from everyone, and that is its own fault. A hostile first partner gains three merges by it.
+const CATCHING_UP_MERGES: u64 = 3;
+const CATCHING_UP_FACTOR: f64 = 4.0;
 /// Between two `round.completed` lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -271,7 +275,8 @@ impl Node {
 
     fn request(&mut self, peer: NodeId, second: bool, own: Encoded) {
         let Some(link) = self.links.get(&peer) else { return self.finish_round() };
-        let wait = self.latency.timeout(Duration::from_nanos(link.standing.step_ns));
+        let own_step = Duration::from_nanos(self.counters.step_ns);
+        let wait = self.latency.timeout(Duration::from_nanos(link.standing.step_ns), own_step);
         let exchange = self.next_exchange;
         self.next_exchange += 1;
         let (sent, deadline) = (self.now, self.now + wait);
@@ -295,11 +300,16 @@ impl Node {
         }
         match reply.outcome {
             ExchangeOutcome::Model { age, codec } => {
-                self.latency.observe(self.now.since(sent));
                 self.ages.observe(age, self.standing.age);
                 if let Some(link) = self.links.get_mut(&peer) {
+                    let step = Duration::from_nanos(link.standing.step_ns);
+                    self.latency.observe(self.now.since(sent), step);
                     link.failures = 0;
                     link.standing.age = age;
+                    // A slow partner's bucket fills slowly: a request before that is wasted.
+                    if link.standing.step_ns > 2 * self.counters.step_ns {
+                        self.spare(peer);
+                    }
                 }
                 let Some(reply) = self.read_model(codec, None, slab) else {
                     self.finish_round();
@@ -310,8 +320,15 @@ impl Node {
                 self.stage = Stage::Absorbing { peer, age, weight, threshold };
                 self.compute(Job::Absorb { peer, reply, terms }, Pending::Round);
             }
-            ExchangeOutcome::Busy | ExchangeOutcome::RateLimited if !second => {
-                self.begin_exchange(Some(peer), true);
+            ExchangeOutcome::Busy | ExchangeOutcome::RateLimited => {
+                if reply.outcome == ExchangeOutcome::RateLimited {
+                    self.spare(peer);
+                }
+                if second {
+                    self.partner_lost(peer, "busy");
+                } else {
+                    self.begin_exchange(Some(peer), true);
+                }
             }
             ExchangeOutcome::BaseMismatch { .. } if !based => {
                 self.fault(peer, Rejection::Unexpected);
@@ -322,9 +339,6 @@ impl Node {
                 // Asked again once with what it holds; then whole, or a peer could ask for ever.
                 let base = held.filter(|_| !second).map_or(Base::Absent, Base::Held);
                 self.compute(Job::Encode { peer, base }, Pending::Round);
-            }
-            ExchangeOutcome::Busy | ExchangeOutcome::RateLimited => {
-                self.partner_lost(peer, "busy");
             }
             ExchangeOutcome::Refused => {
                 self.cool_down(peer);
@@ -350,7 +364,9 @@ impl Node {
         let usual = self.distances.threshold(self.counters.update_norm);
         let rate = self.network.schedule().rate_at(self.standing.age);
         let fresh = rate * f64::from(self.settings.steps_per_round) * self.standing.gradient_scale;
-        usual.max(self.settings.rule.gate_floor * fresh)
+        let catching_up = self.counters.accepted < CATCHING_UP_MERGES;
+        let wider = if catching_up { CATCHING_UP_FACTOR } else { 1.0 };
+        usual.max(wider * self.settings.rule.gate_floor * fresh)
     }
 
     /// Books a merge, whoever asked for it, with a model `older` steps older than ours.

@@ -27,6 +27,8 @@ pub struct Standing {
     pub met: bool,
     /// Length of a local step's gradient when everything was still to be learnt.
     pub gradient_scale: f64,
+    /// What an exchange takes as a rule, nanoseconds; 0 if none was timed yet.
+    pub exchange_ns: u64,
     /// Uses of tickets.
     pub tickets: Vec<TicketUse>,
     /// Nodes it knows.
