@@ -1,19 +1,26 @@
 //! Scenario files of `starling simulate`: what a researcher writes, and what of it the simulator
 //! takes. Times are in local steps of a usual node, so that a scenario says the same for any model.
 
+mod faults;
 mod library;
 
 use core::time::Duration;
+use std::sync::Arc;
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use starling_learning::compress::Codec;
-use starling_learning::data::partition::Split;
+use starling_learning::data::partition::{Split, partition};
+use starling_learning::data::{DataError, Dataset, Shard};
 use starling_learning::model::ModelSpec;
 use starling_node::settings::{Rule, Settings};
 use starling_node::sim::{Attack, Churn, Partition, Scenario};
 use starling_node::spec::{FeatureSpec, Membership, Network, NetworkSpec, TrainingSpec};
 use starling_protocol::id::NodeId;
+use starling_protocol::limits::VIEW_MAX;
 
+pub use self::faults::FAULTS;
 pub use self::library::LIBRARY;
 
 /// Most nodes of a simulation.
@@ -26,6 +33,9 @@ pub enum Profile {
     /// Members are known: full momentum, gate, clip and collusion filter.
     #[default]
     Closed,
+    /// Collusion is suspected: pulls six models a round, mixes their neighbourhoods and trims; no
+    /// momentum, three times the bytes.
+    Paranoid,
     /// Anyone may join: less momentum, so that a small common bias is not amplified.
     Safe,
     /// A control without any defence: plain pair mean with momentum.
@@ -46,6 +56,7 @@ impl Profile {
                 });
                 Rule { outer, ..usual }
             }
+            Self::Paranoid => Rule { outer: None, pull: 6, trim: 2, ..usual },
             Self::MeanOnly => Rule { gate: false, filter: false, ages: false, ..usual },
         }
     }
@@ -58,8 +69,11 @@ impl core::str::FromStr for Profile {
         match text {
             "closed" => Ok(Self::Closed),
             "safe" => Ok(Self::Safe),
+            "paranoid" => Ok(Self::Paranoid),
             "mean-only" => Ok(Self::MeanOnly),
-            _ => Err(format!("`{text}` is no profile: expected closed, safe or mean-only")),
+            _ => {
+                Err(format!("`{text}` is no profile: expected closed, safe, paranoid or mean-only"))
+            }
         }
     }
 }
@@ -131,6 +145,9 @@ pub struct ScenarioFile {
     pub profile: Profile,
     /// Codec of differences.
     pub codec: Codec,
+    /// Partners that a node draws from: the production's 12, or as many as there are nodes for
+    /// uniform draws.
+    pub view_max: usize,
     /// Mean one-way delay, steps.
     pub delay_steps: f64,
     /// Share of exchange requests and replies lost.
@@ -147,6 +164,8 @@ pub struct ScenarioFile {
     pub partition: Option<PartitionFile>,
     /// Hostile nodes.
     pub hostile: Option<Hostile>,
+    /// A run may take so many times its steps before it is cut off.
+    pub patience: f64,
     /// Seed.
     pub seed: u64,
 }
@@ -168,6 +187,7 @@ impl Default for ScenarioFile {
             continuous: false,
             profile: Profile::Closed,
             codec: Codec::Ref3,
+            view_max: VIEW_MAX,
             delay_steps: 0.1,
             loss: 0.0,
             duplication: 0.0,
@@ -176,6 +196,7 @@ impl Default for ScenarioFile {
             churn: None,
             partition: None,
             hostile: None,
+            patience: 20.0,
             seed: 0,
         }
     }
@@ -183,8 +204,6 @@ impl Default for ScenarioFile {
 
 /// One virtual step.
 const STEP: Duration = Duration::from_millis(100);
-/// A run may take so many times its steps before it is cut off.
-const PATIENCE: f64 = 20.0;
 
 fn out_of_range(file: &str, key: &str, found: impl ToString, expected: &str) -> String {
     format!("{file}: {key}: found {}, allowed is {expected}", found.to_string())
@@ -221,6 +240,9 @@ impl ScenarioFile {
         if !(2..=NODES_MAX).contains(&self.nodes) {
             return Err(out_of_range(file, "nodes", self.nodes, "2 to 20000"));
         }
+        if !(1..=1024).contains(&self.view_max) {
+            return Err(out_of_range(file, "view_max", self.view_max, "1 to 1024"));
+        }
         if !(1..=10_000_000).contains(&self.steps) {
             return Err(out_of_range(file, "steps", self.steps, "1 to 10000000"));
         }
@@ -232,6 +254,9 @@ impl ScenarioFile {
         }
         if !(1..=1000).contains(&self.slow_factor) {
             return Err(out_of_range(file, "slow_factor", self.slow_factor, "1 to 1000"));
+        }
+        if !(1.0..=1e6).contains(&self.patience) {
+            return Err(out_of_range(file, "patience", self.patience, "1 to 1000000"));
         }
         share("loss", self.loss)?;
         share("duplication", self.duplication)?;
@@ -282,6 +307,26 @@ impl ScenarioFile {
         spec.check().map_err(|error| error.to_string())
     }
 
+    /// The rows of each node.
+    ///
+    /// # Errors
+    /// If there are too few rows to cut.
+    pub fn shards(&self, train: &Arc<Dataset>) -> Result<Vec<Shard>, DataError> {
+        let parts = if self.rows_per_node > 0 {
+            (0..self.nodes).map(|node| self.drawn_rows(train.len(), node)).collect()
+        } else {
+            partition(train.labels(), train.classes(), self.nodes, &self.split, self.seed)?
+        };
+        parts.into_iter().map(|rows| Shard::new(Arc::clone(train), rows)).collect()
+    }
+
+    fn drawn_rows(&self, rows: usize, node: usize) -> Vec<u32> {
+        let seed = self.seed.wrapping_mul(1_000_003) + node as u64;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let rows = u32::try_from(rows).unwrap_or(u32::MAX).max(1);
+        (0..self.rows_per_node).map(|_| rng.random_range(0..rows)).collect()
+    }
+
     /// What the simulator does.
     #[must_use]
     pub fn scenario(&self) -> Scenario {
@@ -292,9 +337,10 @@ impl ScenarioFile {
             steps_per_round: self.steps_per_round,
             checkpoint_interval: steps(20.0),
             settle: steps(20.0),
+            view_max: self.view_max,
             ..Settings::default()
         };
-        let longest = if self.continuous { 1.0 } else { PATIENCE };
+        let longest = if self.continuous { 1.0 } else { self.patience };
         Scenario {
             seed: self.seed,
             settings,

@@ -192,9 +192,12 @@ pub struct Join {
     pub data: DataOptions,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  starling simulate digits-n16\n  starling simulate stress \
-                        --seed 3 --json\n  starling simulate fm14-n16-h4 --rule push=2 --rate 0.2")]
+                        --seed 3 --json\n  starling simulate fm14-n16-h4 --rule push=2 --rate 0.2\n  \
+                        starling simulate fm14-n16-h4 --seeds 3 --compare --plot out.svg\n  \
+                        starling simulate faults --seeds 10000\n\nA name that is none prints those \
+                        that are built in.")]
 pub struct Simulate {
     /// A scenario file, or the name of one that is built in
     pub scenario: String,
@@ -204,13 +207,19 @@ pub struct Simulate {
     /// Seed, instead of the scenario's
     #[arg(long)]
     pub seed: Option<u64>,
+    /// So many seeds, from that one on
+    #[arg(long, value_name = "COUNT", default_value = "1")]
+    pub seeds: u64,
+    /// Local steps of each node, instead of the scenario's
+    #[arg(long)]
+    pub steps: Option<u32>,
     /// Data, instead of the scenario's: digits, fashion-mnist, fashion-mnist-14
     #[arg(long)]
     pub data: Option<String>,
     /// Split, instead of the scenario's: iid, shards=K, dirichlet=A
     #[arg(long)]
     pub split: Option<Split>,
-    /// Profile, instead of the scenario's: closed, safe, mean-only
+    /// Profile, instead of the scenario's: closed, safe, paranoid, mean-only
     #[arg(long)]
     pub profile: Option<Profile>,
     /// starling, or a lab baseline: local, pooled, full, ring, four-regular, push=K, pull=K
@@ -222,7 +231,16 @@ pub struct Simulate {
     /// Learning rate at the start, instead of the scenario's
     #[arg(long)]
     pub rate: Option<f64>,
-    /// One JSON line
+    /// Partners that a node draws from, instead of the scenario's
+    #[arg(long)]
+    pub view: Option<usize>,
+    /// Run the usual baselines on the same data as well
+    #[arg(long)]
+    pub compare: bool,
+    /// Draw accuracy, consensus and bytes over time
+    #[arg(long, value_name = "OUT.svg")]
+    pub plot: Option<PathBuf>,
+    /// JSON lines; the last is the verdict
     #[arg(long)]
     pub json: bool,
 }

@@ -81,6 +81,13 @@ pub enum Job {
         /// The newcomer.
         peer: NodeId,
     },
+    /// Mix ours with these, of which `trim` may be hostile.
+    Mix {
+        /// Models from members.
+        models: Vec<Encoded>,
+        /// Most of them that may be hostile.
+        trim: usize,
+    },
     /// Start from the median of these.
     Adopt {
         /// Models from members.
@@ -147,6 +154,8 @@ pub enum Done {
     },
     /// [`Job::Snapshot`].
     Snapshot(Encoded),
+    /// [`Job::Mix`]: how many could be used.
+    Mixed(usize),
     /// [`Job::Adopt`]: how many could be used.
     Adopted(usize),
     /// [`Job::Checkpoint`].

@@ -7,6 +7,7 @@
 mod answers;
 mod joining;
 mod links;
+mod pulling;
 mod rounds;
 mod standing;
 
@@ -21,7 +22,10 @@ use starling_protocol::fault::Rejection;
 use starling_protocol::gate::{Ages, Distances};
 use starling_protocol::id::{Keypair, NodeId};
 use starling_protocol::latency::Latency;
-use starling_protocol::limits::CROSS_SCORES_MAX;
+use starling_protocol::limits::{
+    CANDIDATES_MAX, CANDIDATES_PER_MEMBER, CROSS_SCORES_MAX, JOBS_PENDING_MAX, LINKS_PER_MEMBER,
+    SCORES_MAX,
+};
 use starling_protocol::message::Hint;
 use starling_protocol::score::Scores;
 use starling_protocol::time::Time;
@@ -195,7 +199,7 @@ impl Node {
         let me = key.id();
         let seed = [&me.0[..], &settings.seed.to_le_bytes(), &epoch.to_le_bytes()].concat();
         let mut rng = ChaCha8Rng::from_seed(*blake3::hash(&seed).as_bytes());
-        let mut view = View::default();
+        let mut view = View::of(settings.view_max);
         let known = resumed.iter().flat_map(|standing| standing.peers.iter().cloned());
         for (hint, pinned) in
             known.map(|hint| (hint, false)).chain(contacts.into_iter().map(|hint| (hint, true)))
@@ -348,7 +352,7 @@ impl Node {
         self.save_again = false;
         self.admissions.iter_mut().for_each(|admission| admission.covered = true);
         let mut standing = self.standing.clone();
-        standing.peers = self.view.candidates().collect();
+        standing.peers = self.view.candidates().take(CANDIDATES_MAX).collect();
         let usual = self.latency.usual().unwrap_or_default();
         standing.exchange_ns = u64::try_from(usual.as_nanos()).unwrap_or(u64::MAX);
         let (age, round) = (standing.age, standing.round);
@@ -391,6 +395,21 @@ impl Node {
         let known = self.network.spec.codecs.contains(&codec);
         let fits = codec.may_be_len(slab.len(), self.network.model.len());
         (known && fits).then_some(Encoded { codec, base, slab })
+    }
+
+    /// The first of our tables that is larger than its bound, if any is.
+    #[must_use]
+    pub fn overflow(&self) -> Option<&'static str> {
+        let view = self.view.capacity();
+        let sizes = [
+            ("links", self.links.len(), LINKS_PER_MEMBER * view),
+            ("view", self.view.members().count(), view),
+            ("candidates", self.view.candidates_len(), CANDIDATES_PER_MEMBER * view),
+            ("replay windows", self.windows.len(), SCORES_MAX.max(LINKS_PER_MEMBER * view)),
+            ("jobs", self.pending.len(), JOBS_PENDING_MAX),
+            ("cross scores", self.cross.len(), CROSS_SCORES_MAX),
+        ];
+        sizes.into_iter().find(|(_, size, bound)| size > bound).map(|(name, ..)| name)
     }
 
     /// Ourselves.

@@ -5,7 +5,7 @@ use starling_learning::data::Shard;
 use starling_learning::eval::{Evaluation, evaluate};
 use starling_learning::mix::gate::{Verdict, judge};
 use starling_learning::mix::outer::Average;
-use starling_learning::mix::robust::coordinate_median;
+use starling_learning::mix::robust::{coordinate_median, nearest_neighbour_means, trimmed_mean};
 use starling_learning::mix::sketch::CollusionFilter;
 use starling_learning::mix::{add_scaled_difference, distance, norm};
 use starling_learning::model::{Model, Workspace};
@@ -122,10 +122,10 @@ impl Replica {
         self.update_norm
     }
 
-    /// Scores the served parameters.
+    /// Scores the served parameters on up to `rows` rows, or all.
     #[must_use]
-    pub fn evaluate(&mut self, shard: &Shard) -> Evaluation {
-        evaluate(&self.model, self.served.values(), shard, None, &mut self.space)
+    pub fn evaluate(&mut self, shard: &Shard, rows: Option<usize>) -> Evaluation {
+        evaluate(&self.model, self.served.values(), shard, rows, &mut self.space)
     }
 
     pub(crate) fn replace_params(&mut self, params: &[f32]) {
@@ -180,6 +180,7 @@ impl Replica {
             }
             Job::Finish => self.finish(),
             Job::Snapshot { .. } => Done::Snapshot(self.snapshot()),
+            Job::Mix { models, trim } => Done::Mixed(self.mix(&models, trim)),
             Job::Adopt { snapshots } => Done::Adopted(self.adopt(&snapshots)),
             Job::Checkpoint { standing } => Done::Checkpoint(checkpoint::encode(
                 self.network,
@@ -297,11 +298,29 @@ impl Replica {
         Encoded { codec: self.absolute, base: None, slab }
     }
 
+    fn read_all(&self, models: &[Encoded]) -> Vec<Vec<f32>> {
+        models.iter().filter_map(|model| read_relative(model, self.x.len(), None)).collect()
+    }
+
+    /// Nearest-neighbour mixing and trimmed mean of our model and `models`; how many of these are
+    /// models.
+    fn mix(&mut self, models: &[Encoded], trim: usize) -> usize {
+        let decoded = self.read_all(models);
+        let mut all: Vec<&[f32]> = decoded.iter().map(Vec::as_slice).collect();
+        all.push(&self.x);
+        let trim = trim.min((all.len() - 1) / 2);
+        let near = nearest_neighbour_means(&all, all.len() - trim);
+        let near: Vec<&[f32]> = near.iter().map(Vec::as_slice).collect();
+        if let Some(mean) = trimmed_mean(&near, trim).filter(|_| !decoded.is_empty()) {
+            let own = self.x.clone();
+            self.shift(&mean, &own, 1.0);
+            self.merged = true;
+        }
+        decoded.len()
+    }
+
     fn adopt(&mut self, snapshots: &[Encoded]) -> usize {
-        let decoded: Vec<Vec<f32>> = snapshots
-            .iter()
-            .filter_map(|snapshot| read_relative(snapshot, self.x.len(), None))
-            .collect();
+        let decoded = self.read_all(snapshots);
         let models: Vec<&[f32]> = decoded.iter().map(Vec::as_slice).collect();
         if let Some(median) = coordinate_median(&models) {
             let velocity = vec![0.0; median.len()];

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use starling_learning::compress::Codec;
 use starling_learning::mix::outer::OuterRule;
+use starling_protocol::limits::VIEW_MAX;
 
 /// How a node mixes. The default is "N*": pair gossip on pair-reference three-bit differences,
 /// gated, clipped, filtered for collusion, with a Nesterov outer step.
@@ -27,6 +28,10 @@ pub struct Rule {
     pub serve_decay: f32,
     /// Rounds without a merge after which the outer step is taken all the same.
     pub idle_rounds_max: u32,
+    /// Models pulled per round instead of one exchange in a pair; 0 for the pair.
+    pub pull: usize,
+    /// Of these, the most that may be hostile: as many are trimmed from either end.
+    pub trim: usize,
 }
 
 impl Default for Rule {
@@ -40,6 +45,8 @@ impl Default for Rule {
             outer: Some(OuterRule { momentum: 0.9, rate: 0.7, velocity_clip: 3.0 }),
             serve_decay: 0.9,
             idle_rounds_max: 4,
+            pull: 0,
+            trim: 0,
         }
     }
 }
@@ -63,6 +70,8 @@ pub struct Settings {
     pub score_every: u64,
     /// Hold-out rows used for that.
     pub score_rows: usize,
+    /// Partners that are drawn from.
+    pub view_max: usize,
     /// Longest wait for more members before a newcomer asks for a model.
     pub settle: Duration,
     /// Seed of everything random that is not secret.
@@ -80,6 +89,7 @@ impl Default for Settings {
             reference_bytes_max: 256 * 1024 * 1024,
             score_every: 8,
             score_rows: 64,
+            view_max: VIEW_MAX,
             settle: Duration::from_millis(500),
             seed: 0,
         }

@@ -10,7 +10,9 @@
 mod actor;
 mod attack;
 pub mod lab;
+mod queue;
 mod scenario;
+mod watch;
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -20,19 +22,22 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use starling_learning::data::Shard;
 use starling_protocol::id::{Keypair, NodeId};
-use starling_protocol::limits::VIEW_MAX;
 use starling_protocol::message::Hint;
 use starling_protocol::time::Time;
 
 pub use self::attack::Attack;
 pub use self::scenario::{Churn, Outage, Partition, Scenario};
 
-use self::actor::{Actor, Directory, Parcel};
+use self::actor::{Actor, Directory};
 use self::attack::Crowd;
+use self::queue::Parcel;
 use crate::spec::Network;
 
 /// Fewer active nodes than this in a window are not worth a second thread.
 const PARALLEL_FROM: usize = 6;
+
+/// Windows between two calls of `progress`.
+const WINDOWS_PER_LOOK: u64 = 64;
 
 /// What a simulated network came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +58,8 @@ pub struct Report {
     pub merges: (u64, u64, u64),
     /// Bans of honest nodes by honest nodes.
     pub honest_bans: u64,
+    /// What did not hold that must always hold.
+    pub violations: Vec<String>,
     /// Virtual time at the end.
     pub virtual_time: Duration,
     /// Hash of all inputs and outputs of all nodes.
@@ -84,6 +91,9 @@ pub struct Simulation {
     crowd: Arc<Crowd>,
     next_look: Time,
     look_interval: Option<Duration>,
+    /// Whether training has an end, and all live nodes came to it.
+    finite: bool,
+    over: bool,
 }
 
 impl Simulation {
@@ -97,7 +107,7 @@ impl Simulation {
         let mut rng = ChaCha8Rng::seed_from_u64(scenario.seed);
         let mut actors = Vec::with_capacity(count);
         for (index, (key, shard)) in keys.into_iter().zip(shards).enumerate() {
-            let contacts = contacts(&ids.nodes, index, &mut rng);
+            let contacts = contacts(&ids.nodes, index, scenario.settings.view_max, &mut rng);
             let (ids, scenario) = (Arc::clone(&ids), Arc::clone(&scenario));
             actors.push(Actor::new(network, scenario, ids, index, key, shard, contacts));
         }
@@ -109,21 +119,19 @@ impl Simulation {
             now: Time::ZERO,
             crowd: Arc::default(),
             next_look: Time::ZERO,
+            finite: network.spec.training.age_max.is_some(),
+            over: false,
             look_interval: scenario.attack.map(|_| round.max(scenario.settings.round_period)),
         }
     }
 
     /// Runs until every live node has finished, or the scenario's time is over. `progress` is told
     /// the virtual time now and then.
-    pub fn run(&mut self, mut progress: impl FnMut(Time, &Self)) {
+    pub fn run(&mut self, mut progress: impl FnMut(Time, &mut Self)) {
         let mut windows = 0_u64;
         while let Some(begin) = self.actors.iter().filter_map(Actor::next_event).min() {
-            let over = self.actors.iter().any(Actor::finished)
-                && self
-                    .actors
-                    .iter()
-                    .all(|actor| actor.finished() || actor.is_hostile() || !actor.is_live());
-            if begin > self.until || over {
+            self.over = self.is_over();
+            if begin > self.until || self.over {
                 break;
             }
             if let Some(interval) = self.look_interval.filter(|_| begin >= self.next_look) {
@@ -134,10 +142,15 @@ impl Simulation {
             self.run_window(end);
             self.now = begin;
             windows += 1;
-            if windows.is_multiple_of(1024) {
+            if windows.is_multiple_of(WINDOWS_PER_LOOK) {
                 progress(self.now, self);
             }
         }
+    }
+
+    fn is_over(&self) -> bool {
+        let at_rest = |actor: &Actor| actor.finished() || actor.is_hostile() || !actor.is_live();
+        self.actors.iter().any(Actor::finished) && self.actors.iter().all(at_rest)
     }
 
     fn inform_attackers(&mut self) {
@@ -175,6 +188,14 @@ impl Simulation {
         ages.iter().sum::<f64>() / ages.len().max(1) as f64
     }
 
+    /// Model bytes sent per honest node so far.
+    #[must_use]
+    pub fn payload_mean(&self) -> f64 {
+        let honest: Vec<&Actor> = self.actors.iter().filter(|actor| !actor.is_hostile()).collect();
+        let sent: u64 = honest.iter().map(|actor| actor.totals().payload).sum();
+        sent as f64 / honest.len().max(1) as f64
+    }
+
     /// Virtual time reached.
     #[must_use]
     pub fn now(&self) -> Time {
@@ -184,7 +205,16 @@ impl Simulation {
     /// Accuracy of every live node's served model on `test`.
     #[must_use]
     pub fn accuracies(&mut self, test: &Shard) -> Vec<f64> {
-        let found = self.actors.par_iter_mut().map(|actor| actor.accuracy(test));
+        let found = self.actors.par_iter_mut().map(|actor| actor.accuracy(test, None));
+        found.collect::<Vec<_>>().into_iter().flatten().collect()
+    }
+
+    /// The same of up to `nodes` of them, spread over all, on up to `rows` rows.
+    #[must_use]
+    pub fn sample(&mut self, test: &Shard, nodes: usize, rows: usize) -> Vec<f64> {
+        let every = self.actors.len().div_ceil(nodes.max(1)).max(1);
+        let chosen: Vec<&mut Actor> = self.actors.iter_mut().step_by(every).collect();
+        let found = chosen.into_par_iter().map(|actor| actor.accuracy(test, Some(rows)));
         found.collect::<Vec<_>>().into_iter().flatten().collect()
     }
 
@@ -192,6 +222,7 @@ impl Simulation {
     #[must_use]
     pub fn report(&mut self, test: &Shard) -> Report {
         let accuracies = self.accuracies(test);
+        let violations = self.violations();
         let honest = self.actors.iter().filter(|actor| !actor.is_hostile());
         let totals: Vec<_> = honest.map(Actor::totals).collect();
         let mean = |value: fn(&actor::Totals) -> u64| {
@@ -215,12 +246,26 @@ impl Simulation {
                 sum(|totals| totals.failed),
             ),
             honest_bans: sum(|totals| totals.bans),
+            violations,
             virtual_time: self.now.since(Time::ZERO),
             trace: *trace.finalize().as_bytes(),
         }
     }
 
-    fn consensus(&self) -> f64 {
+    fn violations(&mut self) -> Vec<String> {
+        let time = self.now.since(Time::ZERO);
+        let hostile = self.actors.iter().any(Actor::is_hostile);
+        let honest = self.actors.iter_mut().filter(|actor| !actor.is_hostile());
+        let mut found: Vec<String> = honest.flat_map(|actor| actor.violations(time)).collect();
+        if self.finite && !self.over && !hostile {
+            found.push(format!("training did not come to its end within {} s", time.as_secs()));
+        }
+        found
+    }
+
+    /// Root-mean-square distance of honest working models from their mean, by the mean's length.
+    #[must_use]
+    pub fn consensus(&self) -> f64 {
         let honest = self.actors.iter().filter(|actor| !actor.is_hostile());
         let models: Vec<&[f32]> = honest.filter_map(Actor::params).collect();
         let Some(first) = models.first() else { return 0.0 };
@@ -239,9 +284,9 @@ impl Simulation {
 }
 
 /// A few random others, and always the first node, so that the graph is connected.
-fn contacts(ids: &[NodeId], own: usize, rng: &mut ChaCha8Rng) -> Vec<Hint> {
+fn contacts(ids: &[NodeId], own: usize, view_max: usize, rng: &mut ChaCha8Rng) -> Vec<Hint> {
     let mut chosen = std::collections::BTreeSet::from([0]);
-    while chosen.len() < VIEW_MAX.min(ids.len()) {
+    while chosen.len() < view_max.min(ids.len()) {
         chosen.insert(rng.random_range(0..ids.len()));
     }
     chosen.remove(&own);

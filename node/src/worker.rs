@@ -47,10 +47,10 @@ impl Worker {
         self.replica.replace_params(params);
     }
 
-    /// Scores the served parameters.
+    /// Scores the served parameters on up to `rows` rows, or all.
     #[must_use]
-    pub fn evaluate(&mut self, shard: &Shard) -> Evaluation {
-        self.replica.evaluate(shard)
+    pub fn evaluate(&mut self, shard: &Shard, rows: Option<usize>) -> Evaluation {
+        self.replica.evaluate(shard, rows)
     }
 
     /// Whether [`Worker::advance`] has something to do.

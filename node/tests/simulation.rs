@@ -8,6 +8,7 @@ use starling_learning::data::Shard;
 use starling_learning::data::digits::digits;
 use starling_learning::data::partition::{Split, partition};
 use starling_learning::model::ModelSpec;
+use starling_node::settings::{Rule, Settings};
 use starling_node::sim::{Report, Scenario, Simulation};
 use starling_node::spec::{FeatureSpec, Membership, Network, NetworkSpec, TrainingSpec};
 use starling_protocol::id::Keypair;
@@ -57,4 +58,18 @@ fn one_seed_gives_one_trace() {
         let other = run(nodes, 100.0, &Split::Shards(2), &Scenario { seed: 8, ..scenario });
         assert_ne!(runs[0].trace, other.trace);
     }
+}
+
+#[test]
+fn who_pulls_learns_too_and_moves_nothing_for_those_who_ask() {
+    let rule = Rule { outer: None, pull: 4, trim: 1, ..Rule::default() };
+    let settings = Settings { rule, ..Scenario::default().settings };
+    let scenario = Scenario { settings, ..Scenario::default() };
+    let report = run(8, 300.0, &Split::Dirichlet(1.0), &scenario);
+    assert!(report.accuracy_worst() >= 0.9, "{report:?}");
+    assert_eq!(report.violations, [""; 0]);
+    // Four whole int8 models a round are answered by each in the mean, and nothing else is sent.
+    let model = 2410.0 * 8.25 / 8.0;
+    let models = report.payload_bytes_mean / model / report.rounds_mean;
+    assert!((3.0..=4.5).contains(&models), "{models}");
 }

@@ -28,15 +28,22 @@ pub const TICKET_CHARS_MAX: usize = 16 * 1024;
 pub const TICKETS_COUNTED_MAX: usize = 1024;
 /// Partners we draw from (`design`: a rotating partial view), whatever the size of the network.
 pub const VIEW_MAX: usize = 12;
-/// Links held at once: our own view and as many others that hold us in theirs, and a reserve for
-/// joiners.
-pub const LINKS_MAX: usize = 3 * VIEW_MAX;
+/// Links held for each place in the view: its own, one of another that holds us in theirs, and a
+/// reserve for joiners.
+pub const LINKS_PER_MEMBER: usize = 3;
+/// Links held at once.
+pub const LINKS_MAX: usize = LINKS_PER_MEMBER * VIEW_MAX;
+/// Known peers that we could dial, linked or not, for each place in the view.
+pub const CANDIDATES_PER_MEMBER: usize = 8;
 /// Known peers that we could dial, linked or not.
-pub const CANDIDATES_MAX: usize = 96;
+pub const CANDIDATES_MAX: usize = CANDIDATES_PER_MEMBER * VIEW_MAX;
 /// Peers whose misbehaviour or bans are remembered.
 pub const SCORES_MAX: usize = 1000;
 /// Bits of the replay window per sender: reordering beyond it does not happen on one stream.
 pub const WINDOW_BITS: u64 = 1024;
+/// Jobs that the owner of the weights has to do at a time: answers, snapshots, a step of the round,
+/// an adoption and two checkpoints.
+pub const JOBS_PENDING_MAX: usize = 2 * ANSWERS_PENDING_MAX + 4;
 /// Exchange requests being answered by the compute owner at a time; beyond it a peer hears Busy.
 pub const ANSWERS_PENDING_MAX: usize = 4;
 /// Distances remembered to learn the gate's threshold.

@@ -13,7 +13,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::id::NodeId;
-use crate::limits::{ADDRESSES_MAX, CANDIDATES_MAX, DIAL_BACKOFF_MAX, VIEW_MAX};
+use crate::limits::{ADDRESSES_MAX, CANDIDATES_PER_MEMBER, DIAL_BACKOFF_MAX, VIEW_MAX};
 use crate::message::Hint;
 use crate::time::Time;
 
@@ -46,16 +46,35 @@ impl Candidate {
 }
 
 /// Candidates and the view among them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct View {
     candidates: BTreeMap<NodeId, Candidate>,
     members: BTreeSet<NodeId>,
+    capacity: usize,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self::of(VIEW_MAX)
+    }
 }
 
 impl View {
+    /// An empty view of at most `capacity` nodes.
+    #[must_use]
+    pub fn of(capacity: usize) -> Self {
+        Self { candidates: BTreeMap::new(), members: BTreeSet::new(), capacity }
+    }
+
+    /// Most nodes it holds.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Takes note of a node. Addresses that the operator or a ticket gave (`pinned`) are kept apart
-    /// from hearsay, which cannot push them out. Once [`CANDIDATES_MAX`] are known a random one
-    /// that is neither pinned nor in the view makes room.
+    /// from hearsay, which cannot push them out. Once [`CANDIDATES_PER_MEMBER`] times the view are
+    /// known a random one that is neither pinned nor in the view makes room.
     pub fn learn(&mut self, hint: &Hint, pinned: bool, rng: &mut ChaCha8Rng) {
         if !self.candidates.contains_key(&hint.id) && !self.make_room(rng) {
             return;
@@ -76,7 +95,7 @@ impl View {
     }
 
     fn make_room(&mut self, rng: &mut ChaCha8Rng) -> bool {
-        if self.candidates.len() >= CANDIDATES_MAX {
+        if self.candidates.len() >= CANDIDATES_PER_MEMBER * self.capacity {
             let idle = self
                 .candidates
                 .iter()
@@ -94,7 +113,7 @@ impl View {
         allowed: impl Fn(NodeId) -> bool,
         rng: &mut ChaCha8Rng,
     ) {
-        while self.members.len() < VIEW_MAX {
+        while self.members.len() < self.capacity {
             let outside = self.candidates.iter().filter(|(id, candidate)| {
                 let reachable = linked(**id) || candidate.can_be_dialled();
                 reachable && !self.members.contains(id) && allowed(**id)
@@ -129,6 +148,12 @@ impl View {
     /// Takes `id` out of the view, so that another candidate gets its place.
     pub fn drop_member(&mut self, id: NodeId) {
         self.members.remove(&id);
+    }
+
+    /// How many are known.
+    #[must_use]
+    pub fn candidates_len(&self) -> usize {
+        self.candidates.len()
     }
 
     /// Everyone known, for the address book.
@@ -240,6 +265,7 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
+    use crate::limits::CANDIDATES_MAX;
 
     fn hint(index: u16) -> Hint {
         let mut id = [0; 32];

@@ -54,7 +54,9 @@ impl Node {
         let (age, terms) = self.terms(request.age, false);
         self.counters.answered += 1;
         let score = self.counters.answered.is_multiple_of(self.settings.score_every.max(1));
-        let terms = (self.phase == Phase::Train).then_some(terms);
+        // Who pulls takes nothing that it did not ask for.
+        let merges = self.phase == Phase::Train && self.settings.rule.pull == 0;
+        let terms = merges.then_some(terms);
         let weight = terms.map_or(0.0, |terms| terms.weight);
         let job = Job::Answer { peer, request: model, terms, score };
         self.compute(job, Pending::Answer { peer, exchange, age, weight, crossing });
@@ -73,12 +75,18 @@ impl Node {
         (!self.take_token(peer)).then_some(ExchangeOutcome::RateLimited)
     }
 
+    /// Tokens that a round gives each peer: twice an honest one's share of what it asks for.
+    pub(super) fn token_share(&self) -> f64 {
+        let asks = self.settings.rule.pull.max(1);
+        2.0 * asks as f64 / self.view.members().count().max(1) as f64
+    }
+
     /// Whether `peer` may ask now. Rounds refill its bucket; where there are none any more, time
     /// does, at the pace they had.
     fn take_token(&mut self, peer: NodeId) -> bool {
         let now = self.now;
         let round_time = self.counters.round_time.max(ROUND_TIME_MIN);
-        let share = 2.0 / self.view.members().count().max(1) as f64;
+        let share = self.token_share();
         let done = self.phase == Phase::Done;
         let Some(link) = self.links.get_mut(&peer) else { return false };
         if done {

@@ -107,7 +107,8 @@ impl Node {
 
     pub(super) fn snapshot_replied(&mut self, peer: NodeId, reply: SnapshotReply, slab: Vec<u8>) {
         if self.joining.asked.get(&peer).is_none_or(Option::is_some) {
-            // Too late, or nobody asked.
+            // Too late, or nobody asked, if it is not what a paranoid round pulls.
+            self.pulled(peer, reply, slab);
             return;
         }
         let Some(age) = reply.age else {

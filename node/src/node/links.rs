@@ -10,8 +10,8 @@ use starling_protocol::envelope::{Address, Frame, Verified};
 use starling_protocol::fault::{Denial, Rejection, Severity};
 use starling_protocol::id::NodeId;
 use starling_protocol::limits::{
-    BEAT_INTERVAL, COOLDOWN_MAX, HELLO_DEADLINE, HINTS_MAX, LINKS_MAX, QUARANTINE_ROUNDS,
-    SCORES_MAX, TICKETS_COUNTED_MAX, VIEW_MAX,
+    BEAT_INTERVAL, COOLDOWN_MAX, HELLO_DEADLINE, HINTS_MAX, LINKS_PER_MEMBER, QUARANTINE_ROUNDS,
+    SCORES_MAX, TICKETS_COUNTED_MAX,
 };
 use starling_protocol::message::{
     self, Beat, Hello, Hint, Join, Message, Welcome, check_addresses,
@@ -128,7 +128,7 @@ impl Node {
         }
         let denial = if self.scores.is_banned(peer, self.now) {
             Some(Denial::Banned)
-        } else if self.links.len() >= LINKS_MAX {
+        } else if self.links.len() >= LINKS_PER_MEMBER * self.view.capacity() {
             Some(Denial::Full)
         } else {
             None
@@ -432,7 +432,7 @@ impl Node {
     /// Rotation leaves links that nobody draws from; beyond two views' worth one is closed at each
     /// beat, so that joiners find a free one.
     fn drop_surplus_link(&mut self) {
-        if self.links.len() <= 2 * VIEW_MAX {
+        if self.links.len() <= 2 * self.view.capacity() {
             return;
         }
         let surplus = self.links.keys().copied().filter(|id| !self.view.contains(*id));

@@ -1,6 +1,7 @@
 //! A node's own rounds: train, exchange with one partner, finish, pause.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use rand::RngExt;
 use starling_learning::compress::Codec;
@@ -105,6 +106,15 @@ pub(super) enum Stage {
         weight: f64,
         threshold: f64,
     },
+    /// Models of several partners are on their way, each with its age once it is there.
+    Pulling {
+        asked: BTreeMap<NodeId, Option<(f64, Encoded)>>,
+        sent: Time,
+        deadline: Time,
+    },
+    Mixing {
+        age: f64,
+    },
     /// The partner asked at the same time and its request won: ours is void, theirs is answered.
     Crossing,
     Finishing,
@@ -116,7 +126,7 @@ pub(super) enum Stage {
 impl Stage {
     pub(super) fn wakeup(&self) -> Option<Time> {
         match self {
-            Self::Waiting { deadline, .. } => Some(*deadline),
+            Self::Waiting { deadline, .. } | Self::Pulling { deadline, .. } => Some(*deadline),
             Self::Pausing { until } => Some(*until),
             _ => None,
         }
@@ -143,6 +153,7 @@ impl Node {
                 self.cool_down(peer);
                 self.partner_lost(peer, "timeout");
             }
+            Stage::Pulling { deadline, .. } if self.now >= deadline => self.pull_on(),
             _ => {}
         }
     }
@@ -217,6 +228,7 @@ impl Node {
                 self.fault(peer, Rejection::BadModel);
                 self.finish_round();
             }
+            (Stage::Mixing { age }, Done::Mixed(used)) => self.mixed(age, used),
             (Stage::Finishing, Done::Finished { norm, diverged }) => {
                 self.round_finished(norm, diverged);
             }
@@ -248,6 +260,9 @@ impl Node {
     }
 
     fn begin_exchange(&mut self, refused_by: Option<NodeId>, second: bool) {
+        if self.settings.rule.pull > 0 {
+            return self.begin_pull();
+        }
         let Some(peer) = self.draw_partner(refused_by) else { return self.finish_round() };
         self.counters.last_partner = Some(peer);
         self.stage = Stage::Encoding { peer, second };
@@ -255,6 +270,16 @@ impl Node {
     }
 
     fn draw_partner(&mut self, refused_by: Option<NodeId>) -> Option<NodeId> {
+        let mut pool = self.draw_pool();
+        pool.retain(|id| Some(*id) != refused_by);
+        if pool.len() > 2 {
+            pool.retain(|id| Some(*id) != self.counters.last_partner);
+        }
+        choose(pool.into_iter(), &mut self.rng)
+    }
+
+    /// Whom we may draw.
+    pub(super) fn draw_pool(&mut self) -> Vec<NodeId> {
         self.view.rotate(&mut self.rng);
         self.fill_view();
         let fit = |id: &NodeId| {
@@ -265,12 +290,7 @@ impl Node {
                     && self.standing.round >= link.quarantine_until
             })
         };
-        let mut pool: Vec<NodeId> =
-            self.view.members().filter(|id| fit(id) && Some(*id) != refused_by).collect();
-        if pool.len() > 2 {
-            pool.retain(|id| Some(*id) != self.counters.last_partner);
-        }
-        choose(pool.into_iter(), &mut self.rng)
+        self.view.members().filter(fit).collect()
     }
 
     fn request(&mut self, peer: NodeId, second: bool, own: Encoded) {
@@ -378,12 +398,7 @@ impl Node {
         threshold: f64,
         merge: &Merge,
     ) {
-        self.standing.met = true;
-        self.counters.silent_rounds = 0;
-        if core::mem::take(&mut self.counters.isolated) {
-            let (age, peers) = (self.standing.age, self.peers());
-            self.event(Event::MeshJoined { age, snapshots: 0, peers });
-        }
+        self.met_someone();
         let round = self.standing.round;
         let quarantined = self
             .links
@@ -402,6 +417,15 @@ impl Node {
         if quarantined {
             let rounds = starling_protocol::limits::QUARANTINE_ROUNDS;
             self.event(Event::PeerQuarantined { peer: name, rounds });
+        }
+    }
+
+    pub(super) fn met_someone(&mut self) {
+        self.standing.met = true;
+        self.counters.silent_rounds = 0;
+        if core::mem::take(&mut self.counters.isolated) {
+            let (age, peers) = (self.standing.age, self.peers());
+            self.event(Event::MeshJoined { age, snapshots: 0, peers });
         }
     }
 
@@ -428,7 +452,7 @@ impl Node {
         if diverged {
             self.event(Event::TrainDiverged { round });
         }
-        let share = 2.0 / self.view.members().count().max(1) as f64;
+        let share = self.token_share();
         for link in self.links.values_mut() {
             link.exchanges.refill(share);
         }

@@ -8,15 +8,19 @@ use std::sync::Arc;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use starling_learning::data::Shard;
+use starling_learning::params::first_non_finite;
 use starling_protocol::envelope::{Address, Frame, Verified};
 use starling_protocol::id::{Keypair, NodeId};
 use starling_protocol::message::{ExchangeOutcome, Hint, Kind, Message};
 use starling_protocol::time::Time;
 
 use super::attack::{Attack, Attacker, Crowd};
+use super::queue::{Cargo, Happening, Parcel, Queued};
 use super::scenario::Scenario;
+use super::watch::Watch;
 use crate::checkpoint;
-use crate::jobs::{Done, Job};
+use crate::event::Event;
+use crate::jobs::Job;
 use crate::node::{Identity, Input, Node, Output, Phase, Standing};
 use crate::replica::Replica;
 use crate::spec::Network;
@@ -33,66 +37,6 @@ pub(super) fn address(index: usize) -> String {
     format!("/sim/{index}")
 }
 
-/// What travels between nodes.
-#[derive(Clone, Debug)]
-pub(super) enum Cargo {
-    Connect,
-    Accepted,
-    Closed,
-    Frame(Verified),
-}
-
-/// Something on its way to another node.
-#[derive(Clone, Debug)]
-pub(super) struct Parcel {
-    pub(super) at: Time,
-    pub(super) from: usize,
-    pub(super) to: usize,
-    pub(super) sequence: u64,
-    /// The sender's boot: what an earlier one sent dies with its connections.
-    epoch: u64,
-    cargo: Cargo,
-}
-
-#[derive(Debug)]
-enum Happening {
-    Arrival(Parcel),
-    Tick,
-    /// A step boundary at which the mailbox is looked at, or training ends.
-    Boundary(u64),
-    JobDone(JobId, Done),
-    Saved,
-    Crash,
-    Restart,
-}
-
-#[derive(Debug)]
-struct Queued {
-    at: Time,
-    sequence: u64,
-    happening: Happening,
-}
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.sequence) == (other.at, other.sequence)
-    }
-}
-
-impl Eq for Queued {}
-
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
-}
-
 /// Totals over all boots of a node.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Totals {
@@ -103,6 +47,7 @@ pub(super) struct Totals {
     pub(super) accepted: u64,
     pub(super) rejected: u64,
     pub(super) failed: u64,
+    /// Of honest nodes.
     pub(super) bans: u64,
 }
 
@@ -154,6 +99,8 @@ pub(super) struct Actor {
     tick_at: Option<Time>,
     rng: ChaCha8Rng,
     before: Totals,
+    bans: u64,
+    watch: Watch,
     trace: blake3::Hasher,
 }
 
@@ -197,6 +144,8 @@ impl Actor {
             tick_at: None,
             rng: ChaCha8Rng::from_seed(seed),
             before: Totals::default(),
+            bans: 0,
+            watch: Watch::default(),
             trace: blake3::Hasher::new(),
         };
         // Nodes of a real network do not start in the same instant.
@@ -300,6 +249,7 @@ impl Actor {
 
     fn crash(&mut self, now: Time) {
         self.before = self.totals();
+        self.watch.crashed();
         self.live = None;
         self.tick_at = None;
         for peer in core::mem::take(&mut self.links).into_keys() {
@@ -321,7 +271,11 @@ impl Actor {
     fn step(&mut self, now: Time, input: Input) {
         self.trace.update(&now.0.to_le_bytes());
         let Some(live) = &mut self.live else { return };
-        for output in live.node.step(now, input) {
+        let outputs = live.node.step(now, input);
+        if let Some(table) = live.node.overflow() {
+            self.watch.violated(format!("holds more {table} than it may"));
+        }
+        for output in outputs {
             self.perform(now, output);
         }
     }
@@ -341,12 +295,23 @@ impl Actor {
                     self.post(now, peer, Cargo::Closed);
                 }
             }
-            Output::Compute(id, job) => self.compute(now, id, job),
+            Output::Compute(id, job) => {
+                if let Job::Answer { peer, .. } | Job::Absorb { peer, .. } = &job
+                    && let Some(peer) = self.index_of(*peer)
+                {
+                    self.watch.merging(peer, self.links.contains_key(&peer), &job);
+                }
+                self.compute(now, id, job);
+            }
             Output::Save { bytes, .. } => {
                 self.saved = Some(bytes);
                 self.push(now, Happening::Saved);
             }
             Output::Event(event) => {
+                self.watch.event();
+                if let Event::PeerBanned { peer, .. } = &event {
+                    self.bans += u64::from(self.is_honest(peer));
+                }
                 self.trace.update(event.entry().name.as_bytes());
             }
             Output::Left | Output::Admitted(_) => {}
@@ -418,6 +383,7 @@ impl Actor {
                 self.step(now, Input::LinkDown(id));
             }
             Cargo::Frame(frame) if known == Some(parcel.epoch) => {
+                self.watch.delivered(peer, &frame);
                 self.step(now, Input::Received(frame));
             }
             Cargo::Closed | Cargo::Frame(_) => {}
@@ -432,6 +398,12 @@ impl Actor {
             self.step(now, Input::LinkDown(id));
         }
         self.step(now, Input::LinkUp(id));
+    }
+
+    fn is_honest(&self, name: &str) -> bool {
+        let hostile = self.scenario.attack.map_or(0, |(_, count)| count);
+        let honest = self.ids.nodes.len().saturating_sub(hostile);
+        self.ids.nodes.iter().take(honest).any(|id| id.to_string() == name)
     }
 
     pub(super) fn is_hostile(&self) -> bool {
@@ -554,13 +526,13 @@ impl Actor {
         self.live.as_ref().map(|live| live.worker.replica().params())
     }
 
-    pub(super) fn accuracy(&mut self, test: &Shard) -> Option<f64> {
+    pub(super) fn accuracy(&mut self, test: &Shard, rows: Option<usize>) -> Option<f64> {
         let live = self.live.as_mut().filter(|_| self.attacker.is_none());
-        live.map(|live| live.worker.evaluate(test).accuracy())
+        live.map(|live| live.worker.evaluate(test, rows).accuracy())
     }
 
     pub(super) fn totals(&self) -> Totals {
-        let Some(live) = &self.live else { return self.before };
+        let Some(live) = &self.live else { return Totals { bans: self.bans, ..self.before } };
         let (before, now) = (self.before, live.node.counters());
         Totals {
             rounds: before.rounds + now.rounds,
@@ -570,8 +542,21 @@ impl Actor {
             accepted: before.accepted + now.accepted,
             rejected: before.rejected + now.rejected,
             failed: before.failed + now.failed,
-            bans: before.bans + now.bans,
+            bans: self.bans,
         }
+    }
+
+    /// What did not hold here, after so long.
+    pub(super) fn violations(&mut self, time: Duration) -> Vec<String> {
+        let totals = self.totals();
+        self.watch.check_events(totals.rounds, self.epoch, time);
+        if totals.bans > 0 {
+            self.watch.violated(format!("banned {} honest nodes", totals.bans));
+        }
+        if self.params().is_some_and(|params| first_non_finite(params).is_some()) {
+            self.watch.violated("holds parameters that are no numbers");
+        }
+        self.watch.found().iter().map(|what| format!("node {}: {what}", self.index)).collect()
     }
 
     pub(super) fn trace(&self) -> [u8; 32] {

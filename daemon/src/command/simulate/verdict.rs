@@ -1,0 +1,121 @@
+//! What a run came to, for people and scripts.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use starling_config::scenario::ScenarioFile;
+use starling_node::settings::Rule;
+use starling_node::sim::Report;
+use starling_node::sim::lab::{Lab, LabRule};
+
+use super::rounded;
+use super::world::World;
+
+/// Our rate is three quarters of what suits plain averaging; baselines get theirs.
+const OUR_SHARE_OF_RATE: f64 = 0.75;
+
+/// Of our own rule.
+pub(super) fn of_starling(scenario: &ScenarioFile, report: &Report, began: Instant) -> Value {
+    let digest: String = report.trace.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let (accepted, rejected, failed) = report.merges;
+    json!({
+        "event": "simulate.verdict",
+        "scenario": scenario.name,
+        "rule": "starling",
+        "seed": scenario.seed,
+        "nodes": scenario.nodes,
+        "rounds_mean": rounded(report.rounds_mean, 1),
+        "accuracy_served_mean": rounded(report.accuracy_mean(), 4),
+        "accuracy_worst": rounded(report.accuracy_worst(), 4),
+        "consensus": rounded(report.consensus, 6),
+        "payload_bytes_per_node_mean": report.payload_bytes_mean.round(),
+        "wire_bytes_per_node_mean": report.wire_bytes_mean.round(),
+        "messages_per_node_mean": rounded(report.messages_mean, 1),
+        "accepted": accepted,
+        "rejected": rejected,
+        "failed": failed,
+        "honest_bans": report.honest_bans,
+        "violations": report.violations,
+        "virtual_seconds": rounded(report.virtual_time.as_secs_f64(), 2),
+        "trace_digest": digest,
+        "seconds": rounded(began.elapsed().as_secs_f64(), 2),
+    })
+}
+
+/// Of a lab baseline.
+pub(super) fn of_lab(
+    scenario: &ScenarioFile,
+    world: &World,
+    rule: LabRule,
+    outer: bool,
+    rate: Option<f64>,
+) -> Value {
+    let began = Instant::now();
+    let lab = Lab {
+        rule,
+        rate: rate.unwrap_or(scenario.rate / if outer { 1.0 } else { OUR_SHARE_OF_RATE }),
+        outer: if outer { Rule::default().outer } else { None },
+        steps: scenario.steps,
+        steps_per_round: scenario.steps_per_round,
+        batch: scenario.batch as usize,
+        seed: scenario.seed,
+    };
+    let report = lab.run(&world.network.model, &world.shards, &world.pooled, &world.test);
+    let count = report.accuracies.len().max(1) as f64;
+    let mean = report.accuracies.iter().sum::<f64>() / count;
+    json!({
+        "event": "simulate.verdict",
+        "scenario": scenario.name,
+        "rule": if outer { format!("{rule}+outer") } else { rule.to_string() },
+        "rate": rounded(lab.rate, 4),
+        "seed": scenario.seed,
+        "nodes": scenario.nodes,
+        "accuracy_served_mean": rounded(mean, 4),
+        "accuracy_worst": rounded(report.accuracies.iter().copied().fold(1.0, f64::min), 4),
+        "payload_bytes_per_node_mean": report.payload_bytes_mean.round(),
+        "seconds": rounded(began.elapsed().as_secs_f64(), 2),
+    })
+}
+
+/// One row of the table that people see, with its heading.
+pub(super) const HEADING: &str = "rule              seed  mean %  worst %   MB/node  rounds    merged  rejected  \
+     failed  seconds";
+
+/// See [`HEADING`].
+pub(super) fn row(verdict: &Value) -> String {
+    let number = |key: &str| verdict.get(key).and_then(Value::as_f64);
+    let shown = |key: &str, scale: f64, digits: usize| {
+        number(key).map_or_else(|| "-".to_owned(), |found| format!("{:.digits$}", found * scale))
+    };
+    format!(
+        "{:<16} {:>5} {:>7} {:>8} {:>9} {:>7} {:>9} {:>9} {:>7} {:>8}",
+        verdict.get("rule").and_then(Value::as_str).unwrap_or_default(),
+        shown("seed", 1.0, 0),
+        shown("accuracy_served_mean", 100.0, 2),
+        shown("accuracy_worst", 100.0, 2),
+        shown("payload_bytes_per_node_mean", 1e-6, 3),
+        shown("rounds_mean", 1.0, 0),
+        shown("accepted", 1.0, 0),
+        shown("rejected", 1.0, 0),
+        shown("failed", 1.0, 0),
+        shown("seconds", 1.0, 1),
+    )
+}
+
+/// The mean over several seeds of one rule, in points and megabytes.
+pub(super) fn summary(verdicts: &[Value]) -> Option<String> {
+    let mean = |key: &str| {
+        let all: Vec<f64> =
+            verdicts.iter().filter_map(|verdict| verdict.get(key)?.as_f64()).collect();
+        (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
+    };
+    let accuracy = mean("accuracy_served_mean").filter(|_| verdicts.len() > 1)?;
+    let (worst, payload) = (mean("accuracy_worst")?, mean("payload_bytes_per_node_mean")?);
+    Some(format!(
+        "over {} seeds: {:.2} % mean, {:.2} % worst node, {:.3} MB per node",
+        verdicts.len(),
+        100.0 * accuracy,
+        100.0 * worst,
+        payload / 1e6
+    ))
+}
