@@ -78,8 +78,8 @@ pub(super) fn of_lab(
 }
 
 /// One row of the table that people see, with its heading.
-pub(super) const HEADING: &str = "rule              seed  mean %  worst %   MB/node  rounds    merged  rejected  \
-     failed  seconds";
+pub(super) const HEADING: &str = "rule              seed  mean %  worst %   MB/node  rounds    \
+                                  merged  rejected  failed  seconds";
 
 /// See [`HEADING`].
 pub(super) fn row(verdict: &Value) -> String {
