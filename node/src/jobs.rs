@@ -75,7 +75,10 @@ pub enum Job {
         score: bool,
     },
     /// The round ends: outer step, served average.
-    Finish,
+    Finish {
+        /// Age of the model.
+        age: f64,
+    },
     /// Our working model, for a newcomer: the served one lags behind while much is learnt.
     Snapshot {
         /// The newcomer.

@@ -178,7 +178,7 @@ impl Replica {
             Job::Answer { peer, request, terms, score } => {
                 self.answer(peer, &request, terms.as_ref(), score)
             }
-            Job::Finish => self.finish(),
+            Job::Finish { age } => self.finish(age),
             Job::Snapshot { .. } => Done::Snapshot(self.snapshot()),
             Job::Mix { models, trim } => Done::Mixed(self.mix(&models, trim)),
             Job::Adopt { snapshots } => Done::Adopted(self.adopt(&snapshots)),
@@ -279,7 +279,7 @@ impl Replica {
         add_scaled_difference(&mut self.base, theirs, ours, weight as f32);
     }
 
-    fn finish(&mut self) -> Done {
+    fn finish(&mut self, age: f64) -> Done {
         let merged = core::mem::take(&mut self.merged);
         if !merged && self.idle_rounds < self.rule.idle_rounds_max {
             self.idle_rounds += 1;
@@ -289,7 +289,9 @@ impl Replica {
                 outer.step(&mut self.x, &mut self.anchor, &mut self.velocity, self.update_norm);
             }
         }
-        self.served.update(&self.x);
+        if self.schedule.serves(age) {
+            self.served.update(&self.x);
+        }
         Done::Finished { norm: norm(&self.x), diverged: core::mem::take(&mut self.diverged) }
     }
 

@@ -13,6 +13,7 @@ library!(
     "digits-n16",
     "flat",
     "fm-784-n16",
+    "fm14-continuous",
     "fm14-delay",
     "fm14-dir01",
     "fm14-n16-h4",

@@ -441,7 +441,7 @@ impl Node {
 
     pub(super) fn finish_round(&mut self) {
         self.stage = Stage::Finishing;
-        self.compute(Job::Finish, Pending::Round);
+        self.compute(Job::Finish { age: self.standing.age }, Pending::Round);
     }
 
     fn round_finished(&mut self, norm: f64, diverged: bool) {
