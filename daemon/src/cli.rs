@@ -214,6 +214,9 @@ pub struct Simulate {
     /// Local steps of each node, instead of the scenario's
     #[arg(long)]
     pub steps: Option<u32>,
+    /// Of these in a round, instead of the scenario's
+    #[arg(long)]
+    pub steps_per_round: Option<u32>,
     /// Data, instead of the scenario's: digits, fashion-mnist, fashion-mnist-14
     #[arg(long)]
     pub data: Option<String>,

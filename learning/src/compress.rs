@@ -1,9 +1,9 @@
 //! Codecs: parameter vectors to bytes and back.
 //!
 //! `fp32` and `bf16` are dense. `int8` and `ref3` cut the vector into blocks, scale each by its
-//! largest magnitude and round to nearest on symmetric levels; `ref3` is entropy-coded besides.
-//! Three bits are for the small differences to a pair reference only; two bits and stateless three
-//! bits diverge under momentum.
+//! magnitudes and round to nearest on symmetric levels; `ref3` is entropy-coded besides. It is for
+//! the small differences to a pair reference only: what is lost stays in the sender's parameters and
+//! comes with the next. Without a reference so few levels diverge under momentum.
 
 mod blocks;
 mod entropy;
@@ -26,7 +26,8 @@ pub enum Codec {
     Bf16 = 1,
     /// Eight bits a value and a 16-bit scale per block.
     Int8 = 2,
-    /// Seven levels, entropy-coded: 2 to 2.4 bits a value, at most 3, and a 16-bit scale per block.
+    /// Fifteen coarse levels, entropy-coded: about 1.8 bits a value, at most 4, and a 16-bit scale per
+    /// block. Named after the three bits that it began with.
     Ref3 = 3,
 }
 
@@ -176,7 +177,10 @@ mod tests {
             ),
             (Codec::Bf16, "803f00c0003f0000404040c0c03f3a40cdbe"),
             (Codec::Int8, "0042a92a947ffe00bffa6e"),
-            (Codec::Ref3, "0042c701c70100005605c701c7018e0348b9b70ce8225104"),
+            (
+                Codec::Ref3,
+                "164c0000000000000000000000008e031d0755050000000000000000000000003d646600e3828a00",
+            ),
         ];
         for (codec, expected) in golden {
             let mut bytes = Vec::new();
@@ -189,7 +193,7 @@ mod tests {
     #[test]
     fn sizes_per_value() {
         assert_eq!(Codec::Int8.encoded_len_max(6400), 6600);
-        assert_eq!(Codec::Ref3.encoded_len_max(6400), 2586);
+        assert_eq!(Codec::Ref3.encoded_len_max(6400), 3328);
         assert_eq!(Codec::Ref3.encoded_len_max(0), 0);
         assert!(Codec::Ref3.may_be_len(2000, 6400) && !Codec::Int8.may_be_len(6599, 6400));
     }
@@ -241,10 +245,15 @@ mod tests {
             shrink in -30_i32..1,
         ) {
             let values: Vec<f32> = values.iter().map(|value| value * 2_f32.powi(shrink)).collect();
-            for (codec, levels, size) in [(Codec::Int8, 127.0, 64), (Codec::Ref3, 3.0, 128)] {
+            // Level width of ref3: a seventh of the scale, which is at least 8.4 mean squares.
+            for (codec, levels, size, rms) in
+                [(Codec::Int8, 127.0, 64, 0.0), (Codec::Ref3, 7.0, 512, 8.4)]
+            {
                 let decoded = round_trip(codec, &values);
                 for (block, back) in values.chunks(size).zip(decoded.chunks(size)) {
-                    let scale = block.iter().fold(0.0_f32, |top, value| top.max(value.abs()));
+                    let top = block.iter().fold(0.0_f32, |top, value| top.max(value.abs()));
+                    let squares: f32 = block.iter().map(|value| value * value).sum();
+                    let scale = top.max(rms * (squares / block.len() as f32).sqrt());
                     // Scales are rounded up to 11 bits; the smallest is 2^-24.
                     let scale = f64::from(scale) * 1.001 + 6e-8;
                     for (value, back) in block.iter().zip(back) {

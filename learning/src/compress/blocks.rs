@@ -11,7 +11,7 @@ use super::CompressError;
 /// Values that share a scale.
 const BLOCK: usize = 64;
 /// Largest scale: half precision ends here, and models whose values differ by more are broken.
-const SCALE_MAX: f32 = 65_504.0;
+pub(super) const SCALE_MAX: f32 = 65_504.0;
 
 /// Levels of int8 on either side of zero.
 const LIMIT: i32 = 127;

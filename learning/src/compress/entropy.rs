@@ -1,34 +1,49 @@
-//! Three-bit differences, entropy-coded: the symbols of a pair-reference difference are far from
-//! uniform (about 2.1 bits of order-0 entropy), so they are written by an asymmetric numeral system
-//! (Duda, arXiv 1311.2540) with one frequency table per vector.
+//! Coarse differences, entropy-coded: the levels of a pair-reference difference are far from uniform
+//! (about 1.8 bits of order-0 entropy), so they are written by an asymmetric numeral system (Duda,
+//! arXiv 1311.2540) with one frequency table per vector.
 //!
-//! Layout: 16-bit scales of all blocks | seven 12-bit frequencies as u16, summing to 4096 | two
+//! A level is 1.2 root-mean-squares of its block wide. Accuracy against bytes (16 nodes, 14x14
+//! Fashion-MNIST, tuning seeds): seven levels of a third of the largest value 85.1 % at 2.09 MB;
+//! these 85.1 % at 1.81 MB; 1.35 wide 84.8 % at 1.68 MB; 1.5 wide, blocks of 128, 84.5 % at 1.65 MB.
+//!
+//! Layout: 16-bit scales of all blocks | fifteen 12-bit frequencies as u16, summing to 4096 | two
 //! 32-bit states | 16-bit words in the order the decoder takes them. All little-endian. The decoder
 //! must end with both states at their start value and no word left.
 
 use half::f16;
 
 use super::CompressError;
-use super::blocks::{quantise, scale_of};
+use super::blocks::{SCALE_MAX, quantise, scale_of};
 
 /// Values that share a scale: larger than int8's block, since the coder pays for scales only.
-const BLOCK: usize = 128;
-/// Levels of three bits, symmetric: -3 to 3.
-const SYMBOLS: usize = 7;
-const LIMIT: i32 = 3;
+const BLOCK: usize = 512;
+/// Symmetric levels: -7 to 7.
+const SYMBOLS: usize = 15;
+const LIMIT: i32 = 7;
+/// Width of a level, root-mean-squares of the block.
+const LEVEL_WIDTH: f32 = 1.2;
 const FREQUENCY_BITS: u32 = 12;
 const TOTAL: u32 = 1 << FREQUENCY_BITS;
 /// States stay within [2^16, 2^32).
 const LOWEST: u32 = 1 << 16;
 const HEADER: usize = 2 * SYMBOLS + 8;
 
-/// The longest encoding: no table costs more than three bits a symbol, and a little for rounding.
+/// The longest encoding: no table costs more than four bits a symbol, and a little for rounding.
 pub(super) fn encoded_len_max(count: usize) -> usize {
-    if count == 0 { 0 } else { scales_len(count) + HEADER + (3 * count).div_ceil(8) + 64 }
+    if count == 0 { 0 } else { scales_len(count) + HEADER + count.div_ceil(2) + 64 }
 }
 
 fn scales_len(count: usize) -> usize {
     2 * count.div_ceil(BLOCK)
+}
+
+/// The scale of a block, at which its largest value is still within the outermost level.
+fn coarse_scale_of(block: &[f32]) -> f16 {
+    let squares: f32 = block.iter().map(|value| value * value).sum();
+    let rms = (squares / block.len().max(1) as f32).sqrt();
+    let wide = f16::from_f32((LIMIT as f32 * LEVEL_WIDTH * rms).min(SCALE_MAX));
+    let least = scale_of(block);
+    if wide > least { wide } else { least }
 }
 
 /// Counts scaled to sum to [`TOTAL`]; what occurs keeps at least one.
@@ -67,7 +82,7 @@ pub(super) fn encode(values: &[f32], bytes: &mut Vec<u8>) {
     }
     let mut symbols = vec![0_u8; values.len()];
     for (block, symbols) in values.chunks(BLOCK).zip(symbols.chunks_mut(BLOCK)) {
-        let scale = scale_of(block);
+        let scale = coarse_scale_of(block);
         bytes.extend_from_slice(&scale.to_le_bytes());
         quantise(block, scale, LIMIT, symbols);
     }
@@ -176,24 +191,34 @@ mod tests {
     }
 
     #[test]
-    fn bell_shaped_values_take_about_two_and_a_quarter_bits() {
+    fn bell_shaped_values_take_less_than_two_bits() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut draw = || (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0;
         let values: Vec<f32> = (0..12_800).map(|_| draw()).collect();
         let (length, _) = round_trip(&values);
         let bits = length as f64 * 8.0 / values.len() as f64;
-        assert!((2.0..2.4).contains(&bits), "{bits}");
+        assert!((1.8..1.95).contains(&bits), "{bits}");
     }
 
     #[test]
     fn extremes_survive() {
-        for values in [vec![0.0; 300], vec![1.0; 129], vec![-2.0; 1], vec![]] {
-            assert_eq!(round_trip(&values).1, values);
+        for values in [vec![0.0; 300], vec![1.0; 513], vec![-2.0; 1], vec![]] {
+            let (_, back) = round_trip(&values);
+            assert!(values.iter().zip(&back).all(|(value, back)| (value - back).abs() < 0.5));
+            assert_eq!(values.len(), back.len());
         }
-        let uniform: Vec<f32> = (0..7000).map(|index| (index % 7) as f32 - 3.0).collect();
-        let (length, back) = round_trip(&uniform);
-        assert_eq!(back, uniform);
-        assert!(length <= encoded_len_max(7000));
+        // All levels equally often, as far as their width allows: the longest there is.
+        let uniform: Vec<f32> = (0..7500).map(|index| (index % 15) as f32 - 7.0).collect();
+        let (length, _) = round_trip(&uniform);
+        assert!(length <= encoded_len_max(7500));
+    }
+
+    #[test]
+    fn a_lone_large_value_is_not_cut_off() {
+        let mut values = vec![0.001; 512];
+        values[100] = 5.0;
+        let (_, back) = round_trip(&values);
+        assert!((back[100] - 5.0).abs() < 0.01, "{}", back[100]);
     }
 
     #[test]
