@@ -10,7 +10,7 @@ mod streams;
 mod swarm;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use starling_protocol::envelope::{Border, Verified};
@@ -20,6 +20,7 @@ use starling_protocol::limits::LINKS_MAX;
 use starling_protocol::message::Hint;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::exit::Failure;
 
@@ -33,6 +34,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const COMMANDS_MAX: usize = 256;
 /// Frames that may wait for one slow peer; beyond it the link is cut.
 const FRAMES_QUEUED_MAX: usize = 64;
+/// Connected nodes, each with what is cancelled once no connection to it is left.
+type Connected = Arc<Mutex<BTreeMap<NodeId, CancellationToken>>>;
 /// Nodes that may send models.
 type Members = Arc<Mutex<BTreeSet<NodeId>>>;
 
@@ -60,7 +63,15 @@ pub enum NetEvent {
 #[derive(Debug)]
 enum Command {
     Dial(Hint),
-    Disconnect(NodeId),
+    /// The link is given up: its connections are to be closed soon.
+    Leave(NodeId),
+    /// Now.
+    Close(NodeId),
+}
+
+/// What is shared stays whole whoever panicked while holding it: each change is one call.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How to join the network.
@@ -114,6 +125,7 @@ impl Net {
             options.border,
             events_in.clone(),
             Arc::clone(&members),
+            swarm.connected(),
         )?;
         let swarm = tokio::spawn(swarm.run(commands_out, events_in));
         Ok(Self { commands, events, streams, members, writers: BTreeMap::new(), swarm })
@@ -138,8 +150,7 @@ impl Net {
     }
 
     fn set_member(&self, peer: NodeId, member: bool) {
-        // The set stays whole whoever panicked while holding it: each change is one call.
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut members = lock(&self.members);
         if member {
             members.insert(peer);
         } else {
@@ -162,6 +173,8 @@ impl Net {
         let writer = self.writers.remove(&peer);
         self.set_member(peer, false);
         let commands = self.commands.clone();
+        // Marked at once: a connection that the node opens meanwhile is a new link.
+        let marked = commands.try_send(Command::Leave(peer)).is_ok();
         tokio::spawn(async move {
             if let Some(writer) = writer {
                 writer.drained().await;
@@ -170,7 +183,10 @@ impl Net {
                 tokio::time::sleep(LINGER).await;
             }
             // The swarm has stopped: there are no connections left to close.
-            let _ = commands.send(Command::Disconnect(peer)).await;
+            if !marked {
+                let _ = commands.send(Command::Leave(peer)).await;
+            }
+            let _ = commands.send(Command::Close(peer)).await;
         });
     }
 

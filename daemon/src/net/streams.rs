@@ -1,7 +1,8 @@
 //! Frames on streams: one reader per stream that a peer opened, one writer per linked peer.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
@@ -14,9 +15,10 @@ use starling_protocol::limits::{LINKS_MAX, PREFIX_BYTES};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::address::{node_id, peer_id};
-use super::{Members, NetEvent};
+use super::{Connected, Members, NetEvent, lock};
 use crate::exit::{Code, Failure};
 
 /// A stream is opened again so often: the other end drops one silently when two are opened at the
@@ -28,6 +30,8 @@ const ACKNOWLEDGED: u8 = 1;
 /// A frame must be there within this time, and a model at this rate beyond it.
 const FRAME_TIME: Duration = Duration::from_secs(10);
 const MODEL_BYTES_PER_SECOND: usize = 128 * 1024;
+/// After the last connection is gone: what has arrived is read, and nothing is waited for.
+const LEFTOVER_TIME: Duration = Duration::from_millis(50);
 /// Models being read at a time: with the network's model this bounds what peers can make us hold.
 /// Small frames, at most one of 64 KiB per stream, do not wait for it.
 const MODELS_READ_MAX: usize = 4;
@@ -46,6 +50,7 @@ pub(super) struct Streams {
     border: Border,
     events: mpsc::Sender<NetEvent>,
     members: Members,
+    connected: Connected,
     models: Arc<Semaphore>,
 }
 
@@ -55,12 +60,13 @@ impl Streams {
         border: Border,
         events: mpsc::Sender<NetEvent>,
         members: Members,
+        connected: Connected,
     ) -> Result<Self, Failure> {
         let name = format!("/starling/{}/1", border.network.short());
         let protocol = StreamProtocol::try_from_owned(name)
             .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
         let models = Arc::new(Semaphore::new(MODELS_READ_MAX));
-        let streams = Self { control, protocol, border, events, members, models };
+        let streams = Self { control, protocol, border, events, members, connected, models };
         streams.clone().spawn_acceptor()?;
         Ok(streams)
     }
@@ -84,10 +90,11 @@ impl Streams {
                 let places = readers
                     .entry(peer)
                     .or_insert_with(|| Arc::new(Semaphore::new(READERS_PER_PEER)));
+                let Some(gone) = lock(&self.connected).get(&peer).cloned() else { continue };
                 let Ok(place) = Arc::clone(places).try_acquire_owned() else { continue };
                 let streams = self.clone();
                 tokio::spawn(async move {
-                    streams.read_frames(peer, stream).await;
+                    streams.read_frames(peer, stream, &gone).await;
                     drop(place);
                 });
             }
@@ -95,7 +102,7 @@ impl Streams {
         Ok(())
     }
 
-    async fn read_frames(&self, peer: NodeId, mut stream: Stream) {
+    async fn read_frames(&self, peer: NodeId, mut stream: Stream, gone: &CancellationToken) {
         let acknowledged = async {
             stream.write_all(&[ACKNOWLEDGED]).await?;
             stream.flush().await
@@ -104,7 +111,15 @@ impl Streams {
             return;
         }
         loop {
-            let event = match self.read_frame(peer, &mut stream).await {
+            let mut reading = pin!(self.read_frame(peer, &mut stream));
+            let read = tokio::select! {
+                read = &mut reading => read,
+                () = gone.cancelled() => match timeout(LEFTOVER_TIME, reading).await {
+                    Ok(read) => read,
+                    Err(_) => return,
+                },
+            };
+            let event = match read {
                 Ok(Some(frame)) => NetEvent::Frame(Box::new(frame)),
                 Ok(None) => return,
                 Err(rejection) => {
@@ -150,7 +165,7 @@ impl Streams {
     }
 
     fn is_member(&self, peer: NodeId) -> bool {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner).contains(&peer)
+        lock(&self.members).contains(&peer)
     }
 
     /// Writes queued frames to `peer` until the queue closes or the stream breaks.

@@ -2,29 +2,28 @@
 //! rarely; whatever can be elsewhere is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{DialError, NetworkBehaviour, Swarm, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, SwarmBuilder, identify, identity, mdns, noise, ping, tcp, tls};
 use libp2p::{TransportError, yamux};
-use starling_protocol::id::NodeId;
 use starling_protocol::limits::LINKS_MAX;
 use starling_protocol::message::Hint;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::address::{advertised, dialable, node_id, peer_id};
-use super::{Command, NetEvent, Options};
+use super::{Command, Connected, NetEvent, Options, lock};
 use crate::exit::{Code, Failure};
 
 /// Connections that are being set up, at a time.
 const PENDING_MAX: u32 = 64;
-/// Two nodes that dial each other at once have two for a while.
-const CONNECTIONS_PER_PEER: u32 = 2;
+/// Two nodes that dial each other at once have two for a while, beside one that is about to close.
+const CONNECTIONS_PER_PEER: u32 = 3;
 /// A connection without streams is closed after this time.
 const IDLE: Duration = Duration::from_secs(60);
 /// Concurrent dials of one node's addresses.
@@ -42,11 +41,35 @@ struct Behaviour {
     stream: libp2p_stream::Behaviour,
 }
 
+/// The connections of one node.
+#[derive(Debug, Default)]
+struct Connections {
+    live: BTreeSet<ConnectionId>,
+    /// Those of a link that was given up: open only until the other end has read what was sent.
+    leaving: BTreeSet<ConnectionId>,
+    /// Whether the node was reported as up and not yet as down.
+    announced: bool,
+}
+
+impl Connections {
+    /// Up once there is a connection and none of an older link is left: a stream is opened on any.
+    fn news(&mut self, peer: PeerId) -> Option<NetEvent> {
+        let up = !self.live.is_empty();
+        if up == self.announced || (up && !self.leaving.is_empty()) {
+            return None;
+        }
+        self.announced = up;
+        let node = node_id(peer)?;
+        Some(if up { NetEvent::Up(node) } else { NetEvent::Down(node) })
+    }
+}
+
 /// A swarm that listens but does not run yet.
 pub(super) struct Built {
     swarm: Swarm<Behaviour>,
     listening: BTreeSet<Multiaddr>,
-    up: BTreeMap<PeerId, NodeId>,
+    connections: BTreeMap<PeerId, Connections>,
+    connected: Connected,
 }
 
 fn limits() -> ConnectionLimits {
@@ -100,7 +123,8 @@ pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
             config.with_idle_connection_timeout(IDLE).with_dial_concurrency_factor(dials)
         })
         .build();
-    let mut built = Built { swarm, listening: BTreeSet::new(), up: BTreeMap::new() };
+    let (listening, connections) = (BTreeSet::new(), BTreeMap::new());
+    let mut built = Built { swarm, listening, connections, connected: Connected::default() };
     for text in &options.listen {
         built.listen(text).await?;
     }
@@ -149,6 +173,10 @@ impl Built {
         self.swarm.behaviour().stream.new_control()
     }
 
+    pub(super) fn connected(&self) -> Connected {
+        Connected::clone(&self.connected)
+    }
+
     /// Runs until the handle is gone.
     pub(super) async fn run(
         mut self,
@@ -176,10 +204,14 @@ impl Built {
         match command {
             Command::Dial(hint) => {
                 let peer = peer_id(hint.id)?;
+                self.close_leaving(peer);
                 let options = DialOpts::peer_id(peer)
                     .addresses(dialable(&hint))
-                    .condition(PeerCondition::DisconnectedAndNotDialing)
+                    .condition(PeerCondition::NotDialing)
                     .build();
+                if self.connections.get(&peer).is_some_and(|known| !known.live.is_empty()) {
+                    return None;
+                }
                 // A dial that cannot begin is reported like one that failed.
                 let error = self.swarm.dial(options).err()?;
                 if matches!(error, DialError::DialPeerConditionFalse(_)) {
@@ -188,12 +220,49 @@ impl Built {
                 }
                 Some(NetEvent::DialFailed(Some(hint.id), plain(&error)))
             }
-            Command::Disconnect(node) => {
-                // It is gone already if this fails.
-                let _ = self.swarm.disconnect_peer_id(peer_id(node)?);
+            Command::Leave(node) => {
+                let known = self.connections.get_mut(&peer_id(node)?)?;
+                known.leaving.append(&mut known.live);
+                known.announced = false;
+                None
+            }
+            Command::Close(node) => {
+                self.close_leaving(peer_id(node)?);
                 None
             }
         }
+    }
+
+    /// Closes what is left of a link that was given up, and never a newer one.
+    fn close_leaving(&mut self, peer: PeerId) {
+        for id in self.connections.get(&peer).into_iter().flat_map(|known| &known.leaving) {
+            self.swarm.close_connection(*id);
+        }
+    }
+
+    fn established(&mut self, peer: PeerId, id: ConnectionId) -> Option<NetEvent> {
+        // Who connects anew has read all it will read.
+        self.close_leaving(peer);
+        if let Some(node) = node_id(peer) {
+            lock(&self.connected).entry(node).or_default();
+        }
+        let known = self.connections.entry(peer).or_default();
+        known.live.insert(id);
+        known.news(peer)
+    }
+
+    fn closed(&mut self, peer: PeerId, id: ConnectionId) -> Option<NetEvent> {
+        let known = self.connections.get_mut(&peer)?;
+        known.live.remove(&id);
+        known.leaving.remove(&id);
+        let news = known.news(peer);
+        if known.live.is_empty() && known.leaving.is_empty() {
+            self.connections.remove(&peer);
+            // yamux leaves streams of a connection that we closed waiting for ever.
+            let gone = node_id(peer).and_then(|node| lock(&self.connected).remove(&node));
+            gone.iter().for_each(CancellationToken::cancel);
+        }
+        news
     }
 
     fn translate(&mut self, event: SwarmEvent<BehaviourEvent>) -> Option<NetEvent> {
@@ -206,13 +275,11 @@ impl Built {
                 self.listening.remove(&address);
                 Some(NetEvent::Listening(advertised(self.listening.iter())))
             }
-            SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } => {
-                let node = node_id(peer_id)?;
-                self.up.insert(peer_id, node);
-                (num_established == NonZeroU32::MIN).then_some(NetEvent::Up(node))
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
+                self.established(peer_id, connection_id)
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
-                self.up.remove(&peer_id).map(NetEvent::Down)
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                self.closed(peer_id, connection_id)
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
                 Some(NetEvent::DialFailed(peer_id.and_then(node_id), plain(&error)))

@@ -27,6 +27,23 @@ fn assert_gapless(events: &[Value]) {
 }
 
 #[test]
+fn who_says_goodbye_and_is_back_at_once_finds_its_flock() {
+    let folder = folder();
+    let mut daemons = flock(folder.path(), 2, &["network.mdns=false"]);
+    let mut leaver = daemons.pop().expect("two");
+    let stayer = daemons.pop().expect("two");
+    leaver.wait_exchanges(5);
+    for _ in 0..3 {
+        let home = leaver.home.clone();
+        let mark = stayer.mark();
+        leaver.stop();
+        leaver = home.run();
+        leaver.wait_exchanges(5);
+        stayer.event_after(mark, "peer.connected", |_| true);
+    }
+}
+
+#[test]
 fn a_killed_node_comes_back_with_what_it_knew() {
     let folder = folder();
     let mut daemons = flock(folder.path(), 3, &["storage.checkpoint_interval_s=0.5"]);
