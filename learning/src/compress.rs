@@ -1,8 +1,8 @@
 //! Codecs: parameter vectors to bytes and back.
 //!
 //! `fp32` and `bf16` are dense. `int8` and `ref3` cut the vector into blocks, scale each by its
-//! magnitudes and round to nearest on symmetric levels; `ref3` is entropy-coded besides. It is for
-//! the small differences to a pair reference only: what is lost stays in the sender's parameters and
+//! magnitudes and round to nearest on symmetric levels; `ref3` is entropy-coded besides. It is for the
+//! small differences to a pair reference only: what is lost stays in the sender's parameters and
 //! comes with the next. Without a reference so few levels diverge under momentum.
 
 mod blocks;
@@ -26,8 +26,8 @@ pub enum Codec {
     Bf16 = 1,
     /// Eight bits a value and a 16-bit scale per block.
     Int8 = 2,
-    /// Fifteen coarse levels, entropy-coded: about 1.8 bits a value, at most 4, and a 16-bit scale per
-    /// block. Named after the three bits that it began with.
+    /// Fifteen coarse levels, entropy-coded: about 1.8 bits a value, at most 4, and a 16-bit scale
+    /// per block. Named after the three bits that it began with.
     Ref3 = 3,
 }
 
