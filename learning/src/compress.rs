@@ -1,9 +1,9 @@
 //! Codecs: parameter vectors to bytes and back.
 //!
 //! `fp32` and `bf16` are dense. `int8` and `ref3` cut the vector into blocks, scale each by its
-//! magnitudes and round to nearest on symmetric levels; `ref3` is entropy-coded besides. It is for the
-//! small differences to a pair reference only: what is lost stays in the sender's parameters and
-//! comes with the next. Without a reference so few levels diverge under momentum.
+//! magnitudes and round to nearest on symmetric levels; `ref3` is entropy-coded besides. It is for
+//! the small differences to a pair reference only: what is lost stays in the sender's parameters
+//! and comes with the next. Without a reference so few levels diverge under momentum.
 
 mod blocks;
 mod entropy;

@@ -3,8 +3,8 @@
 //! (Duda, arXiv 1311.2540) with one frequency table per vector.
 //!
 //! A level is 1.2 root-mean-squares of its block wide. Accuracy against bytes (16 nodes, 14x14
-//! Fashion-MNIST, tuning seeds): seven levels of a third of the largest value 85.1 % at 2.09 MB,
-//! these 85.1 % at 1.81 MB; 1.35 wide 84.8 % at 1.68 MB; 1.5 wide, blocks of 128, 84.5 % at 1.65 MB.
+//! Fashion-MNIST, tuning seeds): seven levels of a third of the largest value 85.1 % at 2.09 MB;
+//! these 85.1 % at 1.81 MB; 1.35 wide 84.8 % at 1.68 MB.
 //!
 //! Layout: 16-bit scales of all blocks | fifteen 12-bit frequencies as u16, summing to 4096 | two
 //! 32-bit states | 16-bit words in the order the decoder takes them. All little-endian. The decoder
