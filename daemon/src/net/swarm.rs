@@ -296,9 +296,24 @@ impl Built {
     }
 }
 
-/// The first line of a libp2p error, which otherwise fills a screen.
+/// The innermost cause that libp2p gives, which wraps it in all its layers, each on its own line.
 fn plain(error: &impl std::fmt::Display) -> String {
     let text = error.to_string();
-    let text: Vec<&str> = text.split_whitespace().collect();
-    text.join(" ").chars().take(300).collect()
+    let cause = text.rsplit("- ").next().unwrap_or(&text);
+    let cause: Vec<&str> = cause.strip_suffix(")]").unwrap_or(cause).split_whitespace().collect();
+    cause.join(" ").chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_needs_of_a_dial_error() {
+        let text = "Failed to negotiate transport protocol(s): [(/ip4/127.0.0.1/tcp/1/p2p/x: : \
+                    Multiple dial errors occurred:\n - Connection refused (os error 111): Multiple \
+                    dial errors occurred:\n - Connection refused (os error 111))]";
+        assert_eq!(plain(&text), "Connection refused (os error 111)");
+        assert_eq!(plain(&"no addresses"), "no addresses");
+    }
 }

@@ -18,7 +18,7 @@ use crate::harness::{
 const END_MAX: Duration = Duration::from_secs(15);
 const NODES: usize = 3;
 /// The demo's daemons yield to everyone: on a busy machine it takes minutes, and gives up itself.
-const FLIGHT_MAX: Duration = Duration::from_secs(300);
+pub const FLIGHT_MAX: Duration = Duration::from_secs(300);
 
 fn demo(folder: &Path, options: &[&str]) -> Command {
     let mut command = starling();
