@@ -16,7 +16,8 @@ impl ScenarioFile {
         let nodes = rng.random_range(2..9);
         let churn = rng.random_bool(0.5).then(|| ChurnFile {
             down_share: rng.random_range(0.0..0.4),
-            up_steps: f64::from(rng.random_range(50..400)),
+            // A session must hold a few rounds of a slow node, or nothing is ever learnt.
+            up_steps: f64::from(rng.random_range(100..400)),
             // Of a few nodes that forget everything, nobody may be left who knows anything.
             fresh: rng.random_bool(0.5) && nodes >= 5,
         });
@@ -41,7 +42,7 @@ impl ScenarioFile {
             slow_factor: rng.random_range(1..10),
             churn,
             partition,
-            patience: 200.0,
+            patience: 400.0,
             seed,
             ..Self::default()
         }

@@ -33,6 +33,8 @@ pub(super) struct Joining {
     settle_at: Option<Time>,
     /// Members asked, with what they gave.
     asked: BTreeMap<NodeId, Option<(f64, Encoded)>>,
+    /// How many of those asked said that they have learnt nothing yet.
+    nothing: usize,
     deadline: Option<Time>,
     adopting: bool,
     waiting_reported: bool,
@@ -113,6 +115,7 @@ impl Node {
         }
         let Some(age) = reply.age else {
             self.joining.asked.remove(&peer);
+            self.joining.nothing += 1;
             return self.run_joining();
         };
         let absolute = !Self::needs_reference(reply.codec);
@@ -135,25 +138,39 @@ impl Node {
             return;
         }
         self.joining.deadline = None;
-        let given: Vec<(f64, Encoded)> =
-            core::mem::take(&mut self.joining.asked).into_values().flatten().collect();
+        let asked = core::mem::take(&mut self.joining.asked);
+        let nothing = core::mem::take(&mut self.joining.nothing);
+        let founder_gave = asked.contains_key(&self.network.spec.root);
+        let given: Vec<(f64, Encoded)> = asked.into_values().flatten().collect();
+        if nothing > 0 && given.len() <= nothing && !founder_gave && !self.resumed {
+            // Most have learnt nothing yet: this is genesis. A few that claim more, before anyone
+            // could, must not decide where all begin; the founder begins first, so it may.
+            return self.begin_training(0);
+        }
         let mut ages: Vec<f64> = given.iter().map(|(age, _)| *age).collect();
         ages.sort_unstable_by(f64::total_cmp);
         let Some(age) = ages.get(ages.len().saturating_sub(1) / 2).copied() else {
-            if !over && !self.resumed && self.nobody_has_learnt() {
-                // All that were asked have answered that there is nothing yet: this is genesis.
-                return self.begin_training(0);
-            }
             self.joining.settle_at = Some(self.now + RETRY);
             return;
         };
+        let age = self.believable(age);
         self.joining.adopting = true;
         let snapshots = given.into_iter().map(|(_, model)| model).collect();
         self.compute(Job::Adopt { snapshots }, Pending::Adopt { age });
     }
 
-    fn nobody_has_learnt(&self) -> bool {
-        self.links.values().filter(|link| link.admitted()).all(|link| link.standing.age == 0.0)
+    /// A snapshot's age, bounded by what all members say where there are enough to ask: one liar
+    /// must not end our learning before it begins.
+    fn believable(&self, age: f64) -> f64 {
+        let linked = self.links.values().filter(|link| link.admitted());
+        let mut ages: Vec<f64> = linked.map(|link| link.standing.age).collect();
+        if ages.len() < SNAPSHOTS {
+            return age;
+        }
+        ages.sort_unstable_by(f64::total_cmp);
+        let usual = ages.get((ages.len() - 1) / 2).copied().unwrap_or(age);
+        // What they said when they were linked may be old by now.
+        age.min(2.0 * usual + 16.0 * f64::from(self.settings.steps_per_round))
     }
 
     pub(super) fn adopted(&mut self, age: f64, done: &Done) {

@@ -28,8 +28,8 @@ const ALONE_STEPS: f64 = 1000.0;
 const SCALE_DECAY: f64 = 0.999;
 /// A round without training takes at least this long: there is nothing else to slow it down.
 const HOLD_PERIOD: Duration = Duration::from_millis(100);
-/// In the first merges of a boot the gate's floor is so many times as high: a node that was away is
-/// far from everyone, and that is its own fault. A hostile first partner gains three merges by it.
+/// Until so many merges after a restart the gate's floor is higher for partners that we drew: a node
+/// that was away is far from everyone, and that is its own fault. Who asks us gains nothing by it.
 const CATCHING_UP_MERGES: u64 = 3;
 const CATCHING_UP_FACTOR: f64 = 4.0;
 /// Between two `round.completed` lines.
@@ -335,7 +335,10 @@ impl Node {
                     self.finish_round();
                     return self.fault(peer, Rejection::BadModel);
                 };
-                let (age, terms) = self.terms(age, self.counters.rejected_in_a_row >= 1);
+                let (age, mut terms) = self.terms(age, self.counters.rejected_in_a_row >= 1);
+                if self.resumed && self.counters.accepted < CATCHING_UP_MERGES {
+                    terms.threshold = terms.threshold.max(CATCHING_UP_FACTOR * self.fresh_length());
+                }
                 let MergeTerms { threshold, weight, .. } = terms;
                 self.stage = Stage::Absorbing { peer, age, weight, threshold };
                 self.compute(Job::Absorb { peer, reply, terms }, Pending::Round);
@@ -382,11 +385,14 @@ impl Node {
     /// How far a partner's model usually is, or may be at the present learning rate.
     pub(super) fn threshold(&self) -> f64 {
         let usual = self.distances.threshold(self.counters.update_norm);
+        usual.max(self.fresh_length())
+    }
+
+    /// The floor of the gate: so many local updates of an unlearnt model at the present rate.
+    fn fresh_length(&self) -> f64 {
         let rate = self.network.schedule().rate_at(self.standing.age);
         let fresh = rate * f64::from(self.settings.steps_per_round) * self.standing.gradient_scale;
-        let catching_up = self.counters.accepted < CATCHING_UP_MERGES;
-        let wider = if catching_up { CATCHING_UP_FACTOR } else { 1.0 };
-        usual.max(wider * self.settings.rule.gate_floor * fresh)
+        self.settings.rule.gate_floor * fresh
     }
 
     /// Books a merge, whoever asked for it, with a model `older` steps older than ours.
