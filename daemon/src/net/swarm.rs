@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, Swarm, SwarmEvent};
@@ -296,12 +297,27 @@ impl Built {
     }
 }
 
-/// The innermost cause that libp2p gives, which wraps it in all its layers, each on its own line.
-fn plain(error: &impl std::fmt::Display) -> String {
-    let text = error.to_string();
-    let cause = text.rsplit("- ").next().unwrap_or(&text);
-    let cause: Vec<&str> = cause.strip_suffix(")]").unwrap_or(cause).split_whitespace().collect();
-    cause.join(" ").chars().take(300).collect()
+/// Which addresses were tried, each with the innermost cause: libp2p wraps it in all its layers.
+fn plain(error: &DialError) -> String {
+    let text = match error {
+        DialError::Transport(tried) => {
+            let one = |(address, error): &(Multiaddr, TransportError<std::io::Error>)| {
+                let parts = address.iter().filter(|part| !matches!(part, Protocol::P2p(_)));
+                format!("{}: {}", parts.collect::<Multiaddr>(), innermost(error))
+            };
+            tried.iter().map(one).collect::<Vec<_>>().join(", ")
+        }
+        other => innermost(other),
+    };
+    text.chars().take(300).collect()
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let cause = std::iter::successors(Some(error), |error| error.source()).last();
+    let text = cause.unwrap_or(error).to_string();
+    let line = text.rsplit("- ").next().unwrap_or(&text);
+    let line = line.rsplit(": ").next().unwrap_or(line);
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -310,10 +326,11 @@ mod tests {
 
     #[test]
     fn what_a_person_needs_of_a_dial_error() {
-        let text = "Failed to negotiate transport protocol(s): [(/ip4/127.0.0.1/tcp/1/p2p/x: : \
-                    Multiple dial errors occurred:\n - Connection refused (os error 111): Multiple \
-                    dial errors occurred:\n - Connection refused (os error 111))]";
-        assert_eq!(plain(&text), "Connection refused (os error 111)");
-        assert_eq!(plain(&"no addresses"), "no addresses");
+        let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().expect("an address");
+        let layers = "Multiple dial errors occurred:\n - Connection refused (os error 111): \
+                      Connection refused (os error 111)";
+        let error = TransportError::Other(std::io::Error::other(layers));
+        let error = DialError::Transport(vec![(address, error)]);
+        assert_eq!(plain(&error), "/ip4/127.0.0.1/tcp/1: Connection refused (os error 111)");
     }
 }
