@@ -6,7 +6,7 @@ use starling_learning::compress::Codec;
 use starling_learning::mix::outer::OuterRule;
 use starling_protocol::limits::VIEW_MAX;
 
-/// How a node mixes. The default is "N*": pair gossip on pair-reference three-bit differences,
+/// How a node mixes. The default is "N*": pair gossip on coarse pair-reference differences,
 /// gated, clipped, filtered for collusion, with a Nesterov outer step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {

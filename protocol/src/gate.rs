@@ -96,8 +96,8 @@ fn push_bounded(ring: &mut VecDeque<f64>, value: f64, capacity: usize) {
     ring.push_back(value);
 }
 
-/// The lower of the two in the middle, if their number is even: high claims are what liars make, and
-/// two of the first four must not decide.
+/// The lower of the two in the middle, if their number is even: high claims are what liars make,
+/// and two of the first four must not decide.
 fn lower_median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_unstable_by(f64::total_cmp);

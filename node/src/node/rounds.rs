@@ -28,8 +28,8 @@ const ALONE_STEPS: f64 = 1000.0;
 const SCALE_DECAY: f64 = 0.999;
 /// A round without training takes at least this long: there is nothing else to slow it down.
 const HOLD_PERIOD: Duration = Duration::from_millis(100);
-/// Until so many merges after a restart the gate's floor is higher for partners that we drew: a node
-/// that was away is far from everyone, and that is its own fault. Who asks us gains nothing by it.
+/// Until so many merges after a restart the gate's floor is higher for partners that we drew: a
+/// node that was away is far from everyone, by its own fault. Who asks us gains nothing by it.
 const CATCHING_UP_MERGES: u64 = 3;
 const CATCHING_UP_FACTOR: f64 = 4.0;
 /// Between two `round.completed` lines.
