@@ -9,7 +9,7 @@ use crate::limits::{
 
 /// A partner's step is waited for if it takes at most so many of our own: a tarpit may claim
 /// anything, and a slow device is still a partner.
-const SLOWER_MAX: u32 = 8;
+const SLOWER_MAX: u32 = 6;
 
 /// Durations of recent exchanges: whole, and without the step that the partner had to finish.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(latency.timeout(Duration::ZERO, MS), MS * 360);
         assert_eq!(latency.timeout(MS * 50, MS), MS * 410);
         assert_eq!(latency.timeout(Duration::from_secs(60), MS), MS * 720);
-        assert_eq!(latency.timeout(Duration::from_secs(60), MS * 100), MS * 1160);
+        assert_eq!(latency.timeout(Duration::from_secs(60), MS * 100), MS * 960);
         assert_eq!(latency.median(), Some(MS * 65));
         for _ in 0..LATENCIES_MAX {
             latency.observe(Duration::from_secs(10), Duration::ZERO);
