@@ -36,6 +36,10 @@ use crate::spec::Network;
 /// Fewer active nodes than this in a window are not worth a second thread.
 const PARALLEL_FROM: usize = 6;
 
+/// In larger networks nobody invites more than a few: a thousand newcomers at one door in the same
+/// second are not what is to be shown.
+const ONE_INVITER_MAX: usize = 64;
+const INVITES_EACH: usize = 8;
 /// Windows between two calls of `progress`.
 const WINDOWS_PER_LOOK: u64 = 64;
 
@@ -283,9 +287,10 @@ impl Simulation {
     }
 }
 
-/// A few random others, and always the first node, so that the graph is connected.
+/// A few random others, and always who invited this node, so that the graph is connected.
 fn contacts(ids: &[NodeId], own: usize, view_max: usize, rng: &mut ChaCha8Rng) -> Vec<Hint> {
-    let mut chosen = std::collections::BTreeSet::from([0]);
+    let inviter = if ids.len() > ONE_INVITER_MAX { own / INVITES_EACH } else { 0 };
+    let mut chosen = std::collections::BTreeSet::from([inviter]);
     while chosen.len() < view_max.min(ids.len()) {
         chosen.insert(rng.random_range(0..ids.len()));
     }
