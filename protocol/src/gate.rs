@@ -66,9 +66,9 @@ impl Ages {
         if self.0.len() < Self::ENOUGH {
             return claim.min(2.0 * own_age + 16.0 * round_steps);
         }
-        let usual = lower_median(self.0.iter().copied());
+        let usual = lower_median(self.0.iter().copied()).unwrap_or_default();
         let deviations = self.0.iter().map(|difference| (difference - usual).abs());
-        let limit = 2.0 * lower_median(deviations) + 2.0 * round_steps;
+        let limit = 2.0 * lower_median(deviations).unwrap_or_default() + 2.0 * round_steps;
         let difference = claim - own_age;
         let high = difference > usual + limit;
         own_age + if high { usual } else { difference }
@@ -96,12 +96,13 @@ fn push_bounded(ring: &mut VecDeque<f64>, value: f64, capacity: usize) {
     ring.push_back(value);
 }
 
-/// The lower of the two in the middle, if their number is even: high claims are what liars make,
-/// and two of the first four must not decide.
-fn lower_median(values: impl Iterator<Item = f64>) -> f64 {
+/// Median of claims, none of nothing; the lower of the two in the middle if their number is even:
+/// high claims are what liars make, and half of those asked must not decide.
+#[must_use]
+pub fn lower_median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_unstable_by(f64::total_cmp);
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
+    sorted.get(sorted.len().checked_sub(1)? / 2).copied()
 }
 
 /// Median of at least one value: the mean of the two in the middle if their number is even.
@@ -158,6 +159,14 @@ mod tests {
         assert_eq!(ages.believe(1e15, 200.0, 4.0), 202.0);
         assert_eq!(ages.believe(205.0, 200.0, 4.0), 205.0);
         assert_eq!(ages.believe(150.0, 200.0, 4.0), 150.0);
+    }
+
+    #[test]
+    fn the_lower_of_the_two_in_the_middle() {
+        assert_eq!(lower_median([].into_iter()), None);
+        assert_eq!(lower_median([7.0].into_iter()), Some(7.0));
+        assert_eq!(lower_median([9.0, 1.0].into_iter()), Some(1.0));
+        assert_eq!(lower_median([9.0, 1.0, 4.0].into_iter()), Some(4.0));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use starling_protocol::fault::Rejection;
+use starling_protocol::gate::lower_median;
 use starling_protocol::id::NodeId;
 use starling_protocol::message::{Message, SnapshotReply};
 use starling_protocol::time::Time;
@@ -82,12 +83,10 @@ impl Node {
             .filter(|(_, link)| link.admitted())
             .map(|(id, link)| (*id, link.standing.age))
             .collect();
-        let mut ages: Vec<f64> = members.iter().map(|(_, age)| *age).collect();
-        ages.sort_unstable_by(f64::total_cmp);
-        // The lower one of two: one liar among two must not decide.
-        let median = ages.get(ages.len().saturating_sub(1) / 2).copied().unwrap_or(0.0);
-        let oldest = ages.last().copied().unwrap_or(0.0);
-        let few = ages.len() < SNAPSHOTS;
+        let ages = members.iter().map(|(_, age)| *age);
+        let median = lower_median(ages.clone()).unwrap_or_default();
+        let oldest = ages.fold(0.0, f64::max);
+        let few = members.len() < SNAPSHOTS;
         let resumes = self.resumed && (few || self.standing.age >= TOO_OLD * median);
         if resumes {
             return self.begin_training(0);
@@ -147,9 +146,7 @@ impl Node {
             // could, must not decide where all begin; the founder begins first, so it may.
             return self.begin_training(0);
         }
-        let mut ages: Vec<f64> = given.iter().map(|(age, _)| *age).collect();
-        ages.sort_unstable_by(f64::total_cmp);
-        let Some(age) = ages.get(ages.len().saturating_sub(1) / 2).copied() else {
+        let Some(age) = lower_median(given.iter().map(|(age, _)| *age)) else {
             self.joining.settle_at = Some(self.now + RETRY);
             return;
         };
@@ -162,13 +159,11 @@ impl Node {
     /// A snapshot's age, bounded by what all members say where there are enough to ask: one liar
     /// must not end our learning before it begins.
     fn believable(&self, age: f64) -> f64 {
-        let linked = self.links.values().filter(|link| link.admitted());
-        let mut ages: Vec<f64> = linked.map(|link| link.standing.age).collect();
-        if ages.len() < SNAPSHOTS {
+        if self.peers() < SNAPSHOTS {
             return age;
         }
-        ages.sort_unstable_by(f64::total_cmp);
-        let usual = ages.get((ages.len() - 1) / 2).copied().unwrap_or(age);
+        let linked = self.links.values().filter(|link| link.admitted());
+        let usual = lower_median(linked.map(|link| link.standing.age)).unwrap_or(age);
         // What they said when they were linked may be old by now.
         age.min(2.0 * usual + 16.0 * f64::from(self.settings.steps_per_round))
     }

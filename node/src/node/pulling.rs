@@ -6,6 +6,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use starling_protocol::fault::Rejection;
+use starling_protocol::gate::lower_median;
 use starling_protocol::id::NodeId;
 use starling_protocol::message::{Message, SnapshotReply};
 use starling_protocol::view::choose;
@@ -79,9 +80,7 @@ impl Node {
         let round = f64::from(self.settings.steps_per_round);
         let own = self.standing.age;
         let believed = given.iter().map(|(age, _)| self.ages.believe(*age, own, round));
-        let mut ages: Vec<f64> = believed.chain([own]).collect();
-        ages.sort_unstable_by(f64::total_cmp);
-        let age = ages.get((ages.len() - 1) / 2).copied().unwrap_or(own);
+        let age = lower_median(believed.chain([own])).unwrap_or(own);
         self.stage = Stage::Mixing { age };
         let models = given.into_iter().map(|(_, model)| model).collect();
         self.compute(Job::Mix { models, trim: self.settings.rule.trim }, Pending::Round);
