@@ -15,10 +15,10 @@ const HASH: usize = 32;
 const VECTORS: usize = 4;
 const ID: usize = 32;
 /// Most references in a checkpoint: of those we draw, and of as many that draw us.
-pub const REFERENCES_MAX: usize = 2 * VIEW_MAX;
+pub const REFERENCES_SAVED_MAX: usize = 2 * VIEW_MAX;
 /// Bytes of references in a checkpoint at most: beyond it a restart costs whole models instead of
 /// every checkpoint a longer write.
-pub const REFERENCE_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const REFERENCE_BYTES_SAVED_MAX: usize = 16 * 1024 * 1024;
 
 /// The vectors of a replica.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +76,7 @@ pub fn encode(
     references: &[(NodeId, &[f32])],
 ) -> Vec<u8> {
     let count = vectors[0].len();
-    let fitting = (REFERENCE_BYTES_MAX / (4 * count.max(1))).min(REFERENCES_MAX);
+    let fitting = (REFERENCE_BYTES_SAVED_MAX / (4 * count.max(1))).min(REFERENCES_SAVED_MAX);
     let references = references.get(..fitting).unwrap_or(references);
     let values = 4 * count * (VECTORS + references.len());
     let length = HEADER + standing.len() + ID * references.len() + values + HASH;
@@ -127,7 +127,7 @@ pub fn decode(
     if header[8..40] != network.0 {
         return Err(CheckpointError::Network);
     }
-    if found != count || standing_len > CONTROL_BYTES_MAX || references > REFERENCES_MAX {
+    if found != count || standing_len > CONTROL_BYTES_MAX || references > REFERENCES_SAVED_MAX {
         return Err(CheckpointError::Model);
     }
     let ids_len = ID * references;
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn only_so_many_references_are_kept() {
-        let vector = vec![0.0; REFERENCE_BYTES_MAX / 8];
+        let vector = vec![0.0; REFERENCE_BYTES_SAVED_MAX / 8];
         let all: Vec<(NodeId, &[f32])> = (0..4).map(|id| (NodeId([id; 32]), &vector[..])).collect();
         let bytes = encode(NETWORK, b"", [&vector; VECTORS], &all);
         let read = decode(&bytes, NETWORK, vector.len()).expect("in bounds");
@@ -218,6 +218,6 @@ mod tests {
             (0..40).map(|id| (NodeId([id; 32]), &[0.0][..])).collect();
         let bytes = encode(NETWORK, b"", [&[0.0]; VECTORS], &many);
         let read = decode(&bytes, NETWORK, 1).expect("in bounds");
-        assert_eq!(read.vectors.references.len(), REFERENCES_MAX);
+        assert_eq!(read.vectors.references.len(), REFERENCES_SAVED_MAX);
     }
 }
