@@ -1,15 +1,13 @@
 //! The harness: what every test above a single crate needs.
 //!
-//! Owns the way to the repository's files and the one polling loop; knows nothing of what is
-//! asserted. `source` reads Rust as text, for the rules of `tests/tree`.
+//! Owns the way to the repository's files; knows nothing of what is asserted. `source` reads Rust
+//! as text, for the rules of `tests/tree`.
 
 use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 pub mod source;
 
@@ -55,25 +53,6 @@ pub fn rust_sources() -> Vec<Source> {
     source::classify(repo_files().into_iter().filter(|file| file.ends_with(".rs")).map(read))
 }
 
-/// Polls until the probe yields, and returns what it yielded: the only sleep of this crate.
-///
-/// # Panics
-/// When the limit passes first; `what` then says what was awaited.
-#[expect(clippy::disallowed_methods, reason = "the one place that may sleep")]
-pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(value) = probe() {
-            return value;
-        }
-        assert!(start.elapsed() < limit, "waited {limit:?} in vain for {what}");
-        thread::sleep(POLL_PERIOD);
-    }
-}
-
-/// Short beside any process's start, long beside a probe's cost.
-const POLL_PERIOD: Duration = Duration::from_millis(20);
-
 fn git_files(root: &Path) -> Option<Vec<String>> {
     let output = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
@@ -109,21 +88,5 @@ mod tests {
         walk(&repo_root(), "", &mut walked);
         assert!(walked.contains(&this));
         assert!(!walked.iter().any(|file| file.starts_with("target/")));
-    }
-
-    #[test]
-    fn waiting_returns_what_the_probe_yields() {
-        let mut left = 2;
-        let yielded = wait_for("the third probe", Duration::from_secs(5), || {
-            left -= 1;
-            (left < 0).then_some("done")
-        });
-        assert_eq!(yielded, "done");
-    }
-
-    #[test]
-    #[should_panic(expected = "in vain for nothing")]
-    fn waiting_ends_at_the_limit() {
-        wait_for("nothing", Duration::ZERO, || None::<()>);
     }
 }

@@ -22,7 +22,10 @@ const POLL_PERIOD: Duration = Duration::from_millis(20);
 /// Lines of a daemon shown when its test fails.
 const LINES_SHOWN: usize = 20;
 
-/// Polls until the probe yields, and returns what it yielded.
+/// Polls until the probe yields, and returns what it yielded: the only sleep of all tests.
+///
+/// # Panics
+/// When the limit passes first; `what` then says what was awaited.
 #[track_caller]
 pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -434,4 +437,20 @@ pub fn processes_naming(path: &Path) -> Vec<u32> {
         String::from_utf8_lossy(&command).contains(needle)
     })
     .collect()
+}
+
+#[test]
+fn waiting_returns_what_the_probe_yields() {
+    let mut left = 2;
+    let yielded = wait_for("the third probe", Duration::from_secs(5), || {
+        left -= 1;
+        (left < 0).then_some("done")
+    });
+    assert_eq!(yielded, "done");
+}
+
+#[test]
+#[should_panic(expected = "in vain for nothing")]
+fn waiting_ends_at_the_limit() {
+    wait_for("nothing", Duration::ZERO, || None::<()>);
 }
