@@ -193,6 +193,8 @@ pub struct Join {
 }
 
 #[derive(Clone, Debug, Args)]
+// What a violation prints is the command line as it was, with another seed after it.
+#[command(args_override_self = true)]
 #[command(after_help = "Examples:\n  starling simulate digits-n16\n  \
                         starling simulate stress --seed 3 --json\n  \
                         starling simulate fm14-n16-h4 --rule push=2 --rate 0.2\n  \

@@ -41,25 +41,31 @@ pub fn run(options: &Simulate) -> Result<(), Failure> {
         "starling" => None,
         text => Some(text.parse::<LabRule>().map_err(|error| Failure::new(Code::Usage, error))?),
     };
+    check_plot(options)?;
     if !options.json {
         say(format!("{}: {} {} nodes.", first.name, first.about, first.nodes));
     }
     let seeds: Vec<u64> = (first.seed..first.seed.saturating_add(options.seeds.max(1))).collect();
-    if lab.is_none() && seeds.len() > 1 && first.nodes < SIDE_BY_SIDE_BELOW {
+    let plain = lab.is_none() && !options.compare;
+    if plain && seeds.len() > 1 && first.nodes < SIDE_BY_SIDE_BELOW {
         return run_side_by_side(options, &seeds);
     }
     let mut verdicts = Vec::new();
     for seed in seeds {
         let scenario = read_scenario(options, Some(seed))?;
         let world = World::new(&scenario)?;
+        let mut curve = Curve::new(scenario.steps, options.json);
         let found = match lab {
             Some(rule) => verdict::of_lab(&scenario, &world, rule, options.outer, options.rate),
-            None => fly(&scenario, &world, options)?,
+            None => fly(&scenario, &world, &mut curve),
         };
         if !options.json {
             say(verdict::HEADING);
         }
         show(&found, options.json);
+        if let Some(path) = &options.plot {
+            curve.draw(path, &format!("{}, seed {seed}", scenario.name))?;
+        }
         if options.compare {
             for (rule, outer) in BASELINES {
                 let found = verdict::of_lab(&scenario, &world, *rule, *outer, options.rate);
@@ -77,7 +83,7 @@ pub fn run(options: &Simulate) -> Result<(), Failure> {
 /// Small networks, many of them: what is wanted is whether anything was violated.
 fn run_side_by_side(options: &Simulate, seeds: &[u64]) -> Result<(), Failure> {
     let began = Instant::now();
-    let mut bad = Vec::new();
+    let mut all = Vec::new();
     for batch in seeds.chunks(BATCH) {
         let one = |seed: &u64| -> Result<Value, Failure> {
             let scenario = read_scenario(options, Some(*seed))?;
@@ -90,16 +96,31 @@ fn run_side_by_side(options: &Simulate, seeds: &[u64]) -> Result<(), Failure> {
             if options.json {
                 show(&found, true);
             }
-            if violations(&found) > 0 {
-                bad.push(found);
-            }
+            all.push(found);
         }
     }
     if !options.json {
+        let bad = all.iter().filter(|found| violations(found) > 0).count();
         let (count, seconds) = (seeds.len(), began.elapsed().as_secs_f64());
-        say(format!("{count} seeds in {seconds:.1} s, {} with violations", bad.len()));
+        say(format!("{count} seeds in {seconds:.1} s, {bad} with violations"));
+        verdict::summary(&all).into_iter().for_each(say);
     }
-    judge(options, &bad)
+    judge(options, &all)
+}
+
+/// Before a long run, not after it.
+fn check_plot(options: &Simulate) -> Result<(), Failure> {
+    let Some(path) = &options.plot else { return Ok(()) };
+    if options.seeds > 1 || options.rule != "starling" {
+        let message = "--plot draws one run of Starling: leave out --seeds and --rule";
+        return Err(Failure::new(Code::Usage, message));
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if parent.is_none_or(Path::is_dir) {
+        return Ok(());
+    }
+    let message = format!("--plot {}: its folder does not exist: make it first", path.display());
+    Err(Failure::new(Code::Usage, message))
 }
 
 fn read_scenario(options: &Simulate, seed: Option<u64>) -> Result<ScenarioFile, Failure> {
@@ -144,21 +165,18 @@ fn report(
     simulation.report(&world.test)
 }
 
-fn fly(scenario: &ScenarioFile, world: &World, options: &Simulate) -> Result<Value, Failure> {
+fn fly(scenario: &ScenarioFile, world: &World, curve: &mut Curve) -> Value {
     let began = Instant::now();
-    let mut curve = Curve::new(scenario.steps, options.json);
     let found = report(scenario, world, |now, running| curve.progress(now, running, &world.test));
-    if let Some(path) = &options.plot {
-        curve.draw(path, &format!("{}, seed {}", scenario.name, scenario.seed))?;
-    }
-    Ok(verdict::of_starling(scenario, &found, began))
+    verdict::of_starling(scenario, &found, began)
 }
 
 fn violations(verdict: &Value) -> usize {
     verdict.get("violations").and_then(Value::as_array).map_or(0, Vec::len)
 }
 
-/// A violation is a defect: says how to see it again, and the smallest scenario that shows it.
+/// A violation is a defect: says what it was and the smallest scenario that shows it, which is all
+/// that is needed to see it again. On stderr: who reads the verdicts finds the violation in them.
 fn judge(options: &Simulate, verdicts: &[Value]) -> Result<(), Failure> {
     let Some(bad) = verdicts.iter().find(|verdict| violations(verdict) > 0) else { return Ok(()) };
     let seed = bad.get("seed").and_then(Value::as_u64).unwrap_or_default();
@@ -167,12 +185,21 @@ fn judge(options: &Simulate, verdicts: &[Value]) -> Result<(), Failure> {
         let world = World::new(scenario);
         world.is_ok_and(|world| !report(scenario, &world, |_, _| {}).violations.is_empty())
     };
-    let replay = format!("starling simulate {} --seed {seed}", options.scenario);
     let found = bad.get("violations").map(Value::to_string).unwrap_or_default();
-    say(format!("violated, seed {seed}: {found}\nsee it again: {replay}\nmaking it smaller ..."));
     let small = toml::to_string(&scenario.shrink(fails)).unwrap_or_default();
-    say(format!("the smallest scenario found that fails:\n\n{small}"));
-    Err(Failure::new(Code::Internal, format!("what must always hold did not: {replay}")))
+    let replay = replay();
+    let message = format!(
+        "what must always hold did not, a defect of Starling. Seed {seed}: {found}\n\
+         See it again: {replay} --seeds 1 --seed {seed}\n\
+         The smallest scenario found that fails, for a report:\n\n{small}"
+    );
+    Err(Failure::new(Code::Internal, message))
+}
+
+/// The command line as it was given; a later option of the same name wins.
+fn replay() -> String {
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    format!("starling {}", given.join(" "))
 }
 
 fn rounded(value: f64, digits: i32) -> f64 {
