@@ -205,18 +205,18 @@ impl Built {
         match command {
             Command::Dial(hint) => {
                 let peer = peer_id(hint.id)?;
+                if self.connections.get(&peer).is_some_and(|known| !known.live.is_empty()) {
+                    return None;
+                }
                 self.close_leaving(peer);
                 let options = DialOpts::peer_id(peer)
                     .addresses(dialable(&hint))
                     .condition(PeerCondition::NotDialing)
                     .build();
-                if self.connections.get(&peer).is_some_and(|known| !known.live.is_empty()) {
-                    return None;
-                }
                 // A dial that cannot begin is reported like one that failed.
                 let error = self.swarm.dial(options).err()?;
                 if matches!(error, DialError::DialPeerConditionFalse(_)) {
-                    // It is there already, or about to be.
+                    // It is about to be there.
                     return None;
                 }
                 Some(NetEvent::DialFailed(Some(hint.id), plain(&error)))
