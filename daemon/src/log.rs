@@ -3,14 +3,15 @@
 //! `seq` has no gap within a boot, so a monitor notices lost lines. Events about one peer that
 //! repeat are held back and counted. Warnings of libraries pass through as `library.logged`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value};
 use starling_config::LogFormat;
 use starling_node::event::{Entry, Event, Severity};
+use tokio::sync::broadcast;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -21,6 +22,12 @@ const REFILL: Duration = Duration::from_secs(10);
 const WATCHED_MAX: usize = 2048;
 /// Longest text from a peer or a library in a line.
 const TEXT_MAX: usize = 64;
+/// Lines kept for those who ask later what happened.
+const RECENT_MAX: usize = 1000;
+/// Lines that a follower may be behind before it misses some.
+const BEHIND_MAX: usize = 256;
+/// Kinds of (event, reason) that are counted; reasons are from closed lists but for a few texts.
+const COUNTED_MAX: usize = 512;
 
 /// The process's log, once it is set up.
 static LOG: OnceLock<Log> = OnceLock::new();
@@ -39,13 +46,22 @@ struct State {
     network: String,
     boot: u64,
     rates: BTreeMap<(&'static str, String), Rate>,
+    recent: VecDeque<Arc<str>>,
+    counts: Counts,
 }
+
+/// How often each event happened, by its reason where it has one.
+pub type Counts = BTreeMap<(&'static str, String), u64>;
+
+/// Lines that were, and those to come.
+pub type Followed = (Vec<Arc<str>>, broadcast::Receiver<Arc<str>>);
 
 /// Writes events.
 #[derive(Debug)]
 pub struct Log {
     json: bool,
     state: Mutex<State>,
+    followers: broadcast::Sender<Arc<str>>,
 }
 
 /// Sets the process's log up. Later calls change nothing.
@@ -55,7 +71,8 @@ pub fn init(format: LogFormat) {
         LogFormat::Text => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
-    if LOG.set(Log { json, state: Mutex::new(State::default()) }).is_ok() {
+    let (followers, _) = broadcast::channel(BEHIND_MAX);
+    if LOG.set(Log { json, state: Mutex::new(State::default()), followers }).is_ok() {
         let filter = EnvFilter::try_from_env("STARLING_LOG")
             .unwrap_or_else(|_| EnvFilter::new("error,libp2p_mdns=off"));
         let subscriber = tracing_subscriber::registry().with(Library.with_filter(filter));
@@ -71,6 +88,21 @@ pub fn identify(node: String, network: String, boot: u64) {
     }
 }
 
+/// The last JSON lines, and all that follow them.
+#[expect(dead_code, reason = "the dashboard will follow")]
+pub fn follow() -> Option<Followed> {
+    let log = LOG.get()?;
+    let state = log.state.lock().ok()?;
+    Some((state.recent.iter().cloned().collect(), log.followers.subscribe()))
+}
+
+/// How often each event happened in this boot, those held back included.
+#[expect(dead_code, reason = "the metrics will count")]
+pub fn counts() -> Counts {
+    let state = LOG.get().and_then(|log| log.state.lock().ok());
+    state.map(|state| state.counts.clone()).unwrap_or_default()
+}
+
 /// Writes one event.
 pub fn emit(event: &Event) {
     let entry = event.entry();
@@ -82,6 +114,7 @@ pub fn emit(event: &Event) {
 fn write(name: &'static str, severity: Severity, mut fields: Map<String, Value>) {
     let Some(log) = LOG.get() else { return };
     let Ok(mut state) = log.state.lock() else { return };
+    state.count(name, fields.get("reason").and_then(Value::as_str).unwrap_or_default());
     let peer = fields.get("peer").and_then(Value::as_str).map(str::to_owned);
     if let Some(peer) = peer {
         match state.admit(name, peer) {
@@ -96,8 +129,14 @@ fn write(name: &'static str, severity: Severity, mut fields: Map<String, Value>)
     for value in fields.values_mut() {
         bound(value);
     }
-    let line =
-        if log.json { state.json(name, severity, fields) } else { text(name, severity, &fields) };
+    let line: Arc<str> = state.json(name, severity, fields.clone()).into();
+    if state.recent.len() >= RECENT_MAX {
+        state.recent.pop_front();
+    }
+    state.recent.push_back(Arc::clone(&line));
+    // Nobody may be following.
+    let _ = log.followers.send(Arc::clone(&line));
+    let line = if log.json { line } else { text(name, severity, &fields).into() };
     // A closed standard error must not end the daemon.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
@@ -111,6 +150,13 @@ fn bound(value: &mut Value) {
 }
 
 impl State {
+    fn count(&mut self, name: &'static str, reason: &str) {
+        let key = (name, reason.to_owned());
+        if self.counts.len() < COUNTED_MAX || self.counts.contains_key(&key) {
+            *self.counts.entry(key).or_default() += 1;
+        }
+    }
+
     /// How many lines were held back before this one; none if this one is held back too.
     fn admit(&mut self, name: &'static str, peer: String) -> Option<u64> {
         if self.rates.len() >= WATCHED_MAX {
