@@ -93,6 +93,7 @@ pub struct Simulation {
     now: Time,
     /// What hostile nodes know, and when it is brought up to date.
     crowd: Arc<Crowd>,
+    attack_memory: f32,
     next_look: Time,
     look_interval: Option<Duration>,
     /// Whether training has an end, and all live nodes came to it.
@@ -125,6 +126,7 @@ impl Simulation {
             next_look: Time::ZERO,
             finite: network.spec.training.age_max.is_some(),
             over: false,
+            attack_memory: scenario.attack.map_or(0.0, |(attack, _)| attack.memory()),
             look_interval: scenario.attack.map(|_| round.max(scenario.settings.round_period)),
         }
     }
@@ -160,7 +162,7 @@ impl Simulation {
     fn inform_attackers(&mut self) {
         let honest = self.actors.iter().filter(|actor| !actor.is_hostile());
         let models: Vec<&[f32]> = honest.filter_map(Actor::params).collect();
-        self.crowd = Arc::new(Crowd::of(&models, &self.crowd));
+        self.crowd = Arc::new(Crowd::of(&models, &self.crowd, self.attack_memory));
         for actor in &mut self.actors {
             actor.inform(&self.crowd);
         }

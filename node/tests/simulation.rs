@@ -43,10 +43,14 @@ fn run(nodes: usize, age_max: f64, split: &Split, scenario: &Scenario) -> Report
 
 #[test]
 fn sixteen_nodes_of_two_classes_learn_all_ten() {
-    let report = run(16, 400.0, &Split::Shards(2), &Scenario::default());
-    println!("{:.4} {:.4} {report:?}", report.accuracy_mean(), report.accuracy_worst());
-    assert!(report.accuracy_mean() >= 0.97);
-    assert!(report.payload_bytes_mean <= 250_000.0);
+    let runs = [0, 1, 2].map(|seed| {
+        let scenario = Scenario { seed, ..Scenario::default() };
+        let report = run(16, 400.0, &Split::Shards(2), &scenario);
+        assert!(report.accuracy_worst() >= 0.96, "seed {seed}: {report:?}");
+        assert!(report.payload_bytes_mean <= 250_000.0, "seed {seed}: {report:?}");
+        report.accuracy_mean()
+    });
+    assert!(runs.iter().sum::<f64>() / 3.0 >= 0.97, "{runs:?}");
 }
 
 #[test]

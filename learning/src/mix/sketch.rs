@@ -1,9 +1,12 @@
-//! The collusion filter: peers that keep pulling in one direction lose weight.
+//! The collusion filter: peers that keep pulling in one direction, or against everyone else, lose
+//! weight.
 //!
-//! Each merged model is reduced to 256 numbers by a count sketch with a private seed, its deviation
-//! from the recent median is added to the peer's history, and peers whose histories point the same
-//! way are taken for one voice. The idea is that of FoolsGold (Fung, Yoon, Beschastnikh,
-//! arXiv 1808.04866), on sketches instead of gradients.
+//! Each merged model is reduced to 256 numbers by a count sketch with a private seed, and its
+//! deviation from the recent median is added to the peer's history. Peers whose histories point the
+//! same way are taken for one voice; the idea is that of FoolsGold (Fung, Yoon, Beschastnikh,
+//! arXiv 1808.04866), on sketches instead of gradients. A peer whose history opposes those of the
+//! others more than is usual among them is not believed either: whoever holds the flock back, by
+//! whatever little, alone or with changing directions, shows there first.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,12 +22,25 @@ const RECENT: usize = 12;
 const RECENT_ENOUGH: usize = 8;
 /// Share of a peer's history that is kept at each observation.
 const KEEP: f32 = 0.8;
-/// Above this cosine two peers are taken to collude; honest pairs stay below it.
-const COSINE_LIMIT: f64 = 0.8;
+/// Above this cosine two peers are taken to collude: of honest ones, with two classes each, two in
+/// a hundred reach it.
+const COSINE_LIMIT: f64 = 0.75;
+/// So much above, nothing of the weight is left.
+const COSINE_RAMP: f64 = 0.07;
+/// Fewer peers than this have no usual agreement.
+const PEERS_ENOUGH: usize = 9;
+/// A peer's agreement with the others, the median of its cosines with them, may lie below the usual
+/// one by so many usual deviations. At three, gate-fitting attackers get through; at one, too many
+/// honest peers with two classes each do not.
+const DISSENT: f64 = 2.0;
+/// So much further below, nothing of the weight is left.
+const DISSENT_RAMP: f64 = 0.1;
 
 #[derive(Clone, Debug)]
 struct History {
     direction: Vec<f32>,
+    /// Median of its cosines with the others when it was last seen.
+    agreement: f64,
     used: u64,
 }
 
@@ -74,7 +90,7 @@ impl<K: Ord + Copy> CollusionFilter<K> {
         let length = dot(&deviation, &deviation).sqrt();
         self.clock += 1;
         let clock = self.clock;
-        let fresh = || History { direction: vec![0.0; WIDTH], used: clock };
+        let fresh = || History { direction: vec![0.0; WIDTH], agreement: 0.0, used: clock };
         let history = self.histories.entry(peer).or_insert_with(fresh);
         history.used = clock;
         if length > 0.0 {
@@ -88,9 +104,24 @@ impl<K: Ord + Copy> CollusionFilter<K> {
             return 1.0;
         }
         let others = self.histories.iter().filter(|(other, _)| **other != peer);
-        let closest = others.map(|(_, other)| cosine(&own, &other.direction)).fold(0.0, f64::max);
-        let excess = (closest - COSINE_LIMIT) / (1.0 - COSINE_LIMIT);
-        (1.0 - 3.0 * excess.max(0.0)).max(0.0)
+        let cosines: Vec<f64> = others.map(|(_, other)| cosine(&own, &other.direction)).collect();
+        let closest = cosines.iter().copied().fold(0.0, f64::max);
+        let agreement = lower_median(cosines);
+        if let Some(history) = self.histories.get_mut(&peer) {
+            history.agreement = agreement;
+        }
+        let collusion = ((closest - COSINE_LIMIT) / COSINE_RAMP).clamp(0.0, 1.0);
+        if self.histories.len() < PEERS_ENOUGH {
+            return 1.0 - collusion;
+        }
+        let dissent = ((self.least_agreement() - agreement) / DISSENT_RAMP).clamp(0.0, 1.0);
+        (1.0 - collusion) * (1.0 - dissent)
+    }
+
+    fn least_agreement(&self) -> f64 {
+        let all = || self.histories.values().map(|history| history.agreement);
+        let usual = lower_median(all().collect());
+        usual - DISSENT * lower_median(all().map(|agreement| (agreement - usual).abs()).collect())
     }
 
     fn forget_oldest(&mut self) {
@@ -110,6 +141,13 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let lengths = (dot(a, a) * dot(b, b)).sqrt();
     if lengths > 0.0 { dot(a, b) / lengths } else { 0.0 }
+}
+
+/// The lower of the two in the middle if their number is even; 0 of nothing.
+fn lower_median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len().saturating_sub(1) / 2;
+    values.get(middle).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -141,6 +179,32 @@ mod tests {
         }
         assert_eq!(honest, 1.0);
         assert!(colluding < 0.2, "{colluding}");
+    }
+
+    #[test]
+    fn who_opposes_all_others_loses_its_weight_even_alone() {
+        let (count, mut rng) = (2000, ChaCha8Rng::seed_from_u64(5));
+        let mut filter = CollusionFilter::new(count, 32, 9);
+        let mut noise =
+            |size: f32| -> Vec<f32> { (0..count).map(|_| rng.random_range(-size..size)).collect() };
+        // All but one are on their way in one direction, some further than others.
+        let (way, mut kept) = (noise(1.0), [1.0_f64; 12]);
+        for round in 0..10 {
+            for (peer, kept) in kept.iter_mut().enumerate() {
+                let progress = if peer == 11 { -0.6 } else { 0.2 + 0.02 * peer as f32 };
+                let model: Vec<f32> = noise(1.0)
+                    .iter()
+                    .zip(&way)
+                    .map(|(noise, way)| noise + progress * way)
+                    .collect();
+                let weight = filter.observe(peer, &model);
+                if round >= 5 {
+                    *kept = kept.min(weight);
+                }
+            }
+        }
+        assert_eq!(kept[11], 0.0);
+        assert!(kept[..11].iter().all(|weight| *weight > 0.5), "{kept:?}");
     }
 
     #[test]

@@ -122,8 +122,10 @@ impl Actor {
             Some((Attack::LabelFlip, _)) => shard.with_flipped_labels(),
             _ => shard,
         };
-        let attacker = hostile
-            .map(|(attack, _)| Attacker::new(attack, scenario.seed.wrapping_add(index as u64)));
+        let attacker = hostile.map(|(attack, count)| {
+            let place = (ids.nodes.len() - 1 - index, count);
+            Attacker::new(attack, place, scenario.seed.wrapping_add(index as u64))
+        });
         let mut actor = Self {
             index,
             ids,
