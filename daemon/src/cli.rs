@@ -38,15 +38,50 @@ pub enum Command {
     Simulate(Simulate),
     /// Ask a running node how it is
     Status(Status),
+    /// List the peers that a running node knows, with what it thinks of them
+    #[command(after_help = "Example:\n  starling peers --json | jq '.peers[] | select(.banned)'")]
+    Peers(Ask),
+    /// Cut a peer off until `starling unban`, also over restarts
+    #[command(after_help = "Example:\n  starling ban ubMiTYC54U")]
+    Ban(AskPeer),
+    /// End a peer's ban, whoever made it
+    #[command(after_help = "Example:\n  starling unban ubMiTYC54U")]
+    Unban(AskPeer),
+    /// Save now; returns when the checkpoint is on disk
+    #[command(after_help = "Example:\n  starling checkpoint && cp -a /var/lib/starling /backup")]
+    Checkpoint(Ask),
+    /// Stop training and asking; others are answered. A restart ends it
+    #[command(after_help = "Example:\n  starling pause")]
+    Pause(Ask),
+    /// Train again after a pause
+    #[command(after_help = "Example:\n  starling resume")]
+    Resume(Ask),
+    /// Say goodbye, save and end the daemon; systemd does not start it again
+    #[command(after_help = "Example:\n  starling leave")]
+    Leave(Ask),
+    /// Read the configuration again, as SIGHUP does; says what needs a restart
+    #[command(after_help = "Example:\n  starling reload --json | jq .needs_restart")]
+    Reload(Ask),
+    /// Print every bound of a running node with its present use
+    #[command(after_help = "Example:\n  starling limits")]
+    Limits(Ask),
+    /// Say what has left this machine, and to whom
+    #[command(after_help = "Example:\n  starling privacy --json | jq .recipients")]
+    Privacy(Ask),
     /// Print the catalogue of log events
     Events(Events),
+    /// Print a shell's completions
+    Completions(Completions),
+    /// Print the manual, or write one page per command
+    Man(Man),
 }
 
 /// Where the node lives.
 #[derive(Clone, Debug, Args)]
 pub struct StateDir {
     /// Directory of the node's key, configuration and checkpoints
-    /// [default: $STATE_DIRECTORY, or ~/.local/state/starling]
+    /// [default: $STATE_DIRECTORY, or /var/lib/starling if it is there and you are root or in its
+    /// group, or ~/.local/state/starling]
     #[arg(long, value_name = "DIR", env = "STARLING_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
 }
@@ -259,6 +294,41 @@ pub struct Status {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// A question to a running node.
+#[derive(Debug, Args)]
+pub struct Ask {
+    #[command(flatten)]
+    pub place: StateDir,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The same about one peer.
+#[derive(Debug, Args)]
+pub struct AskPeer {
+    /// Its node id, or enough of the end of it
+    pub peer: String,
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  starling completions bash > \
+                        /usr/share/bash-completion/completions/starling")]
+pub struct Completions {
+    /// bash, zsh or fish
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  starling man | man -l -\n  \
+                        starling man /usr/local/share/man/man1")]
+pub struct Man {
+    /// Folder for the pages of all commands; without it the first page is printed
+    pub directory: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

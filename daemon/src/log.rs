@@ -104,6 +104,12 @@ pub fn follow() -> Option<Followed> {
     Some((state.recent.iter().cloned().collect(), log.followers.subscribe()))
 }
 
+/// Lines kept, and how many are at most.
+pub fn kept() -> (usize, usize) {
+    let state = LOG.get().and_then(|log| log.state.lock().ok());
+    (state.map_or(0, |state| state.recent.len()), RECENT_MAX)
+}
+
 /// How often each event happened in this boot, those held back included.
 #[expect(dead_code, reason = "the metrics will count")]
 pub fn counts() -> Counts {

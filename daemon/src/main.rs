@@ -51,6 +51,18 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Join(options) => command::join::run(&options),
         Command::Simulate(options) => command::simulate::run(&options),
         Command::Status(options) => command::status::run(&options),
+        Command::Peers(ask) => command::ask::peers(&ask),
+        Command::Ban(ask) => command::ask::ban(&ask, "ban"),
+        Command::Unban(ask) => command::ask::ban(&ask, "unban"),
+        Command::Checkpoint(ask) => command::ask::checkpoint(&ask),
+        Command::Pause(ask) => command::ask::pause(&ask, "pause"),
+        Command::Resume(ask) => command::ask::pause(&ask, "resume"),
+        Command::Leave(ask) => command::ask::leave(&ask),
+        Command::Reload(ask) => command::ask::reload(&ask),
+        Command::Limits(ask) => command::ask::limits(&ask),
+        Command::Privacy(ask) => command::ask::privacy(&ask),
+        Command::Completions(options) => command::manual::completions(&options),
+        Command::Man(options) => command::manual::man(&options),
         Command::Events(options) => command::events::run(&options),
     }
 }

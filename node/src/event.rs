@@ -100,8 +100,11 @@ events! {
     PeerRefusedUs "peer.refused_us" Warn { peer: String, reason: String }
         "A member did not let this node in." "Act on the reason.";
     PeerBanned "peer.banned" Warn { peer: String, reason: String }
-        "A peer sent what no honest node sends; it is cut off for twelve hours."
+        "A peer is cut off: for twelve hours because it sent what no honest node sends, or, with \
+         reason operator, until it is unbanned."
         "Find out who runs it.";
+    PeerUnbanned "peer.unbanned" Info { peer: String }
+        "The operator ended a peer's ban." "None.";
     PeerAdmitted "peer.admitted" Info { peer: String, uses_left: u32 }
         "A ticket holder became a member." "None.";
     FrameRejected "frame.rejected" Warn { peer: String, reason: String }
@@ -131,6 +134,11 @@ events! {
         "Lower the learning rate if it repeats.";
     TrainingCompleted "training.completed" Info { age: f64, round: u64 }
         "The age at which learning ends is reached; the node serves and answers." "None.";
+    TrainPaused "train.paused" Info { round: u64 }
+        "The operator paused training; the node answers others with the model it has."
+        "starling resume.";
+    TrainResumed "train.resumed" Info { round: u64 }
+        "Training goes on after a pause." "None.";
     CheckpointSaved "checkpoint.saved" Info { generation: u64, age: f64, round: u64, bytes: usize }
         "A checkpoint is on disk." "None.";
     CheckpointFailed "checkpoint.failed" Error { reason: String }
@@ -140,6 +148,17 @@ events! {
         "Something does not work; the rest goes on." "Act on the reason.";
     DaemonRecovered "daemon.recovered" Info { reason: String }
         "It works again." "None.";
+    ControlRequested "control.requested" Info { command: String, uid: u32, pid: i32 }
+        "Someone on this machine asked for a change over the control socket; pid 0 if unknown."
+        "None unless it was not one of you.";
+    ConfigReloaded "config.reloaded" Info { applied: Vec<String> }
+        "The configuration was read again; these keys had changed and are in force." "None.";
+    ConfigReloadNeedsRestart "config.reload_needs_restart" Warn { keys: Vec<String> }
+        "These keys have changed in the file, and the old values stay in force until a restart."
+        "Restart the daemon when it suits.";
+    ConfigReloadRejected "config.reload_rejected" Error { problems: Vec<String> }
+        "The configuration was read again and is wrong; all of the old one stays in force."
+        "Correct the lines and reload.";
     DaemonStopping "daemon.stopping" Info { reason: String }
         "The daemon saves and leaves." "None.";
     DaemonStopped "daemon.stopped" Info {

@@ -1,10 +1,11 @@
 //! `starling run`: the daemon.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use starling_config::Config;
 use starling_node::event::Event;
 use starling_node::node::{Identity, Node};
 use starling_node::replica::Replica;
@@ -44,7 +45,7 @@ pub fn run(options: &Run) -> Result<(), Failure> {
     report_panics();
     let orphaned = Arc::new(AtomicBool::new(false));
     let parent = options.ephemeral.then(|| watch_stdin(Arc::clone(&orphaned)));
-    let result = runtime.block_on(serve(store, &config, parent));
+    let result = runtime.block_on(serve(store, config, options.config.clone(), parent));
     runtime.shutdown_background();
     if orphaned.load(Ordering::Relaxed) {
         remove_orphan(&directory);
@@ -62,7 +63,8 @@ fn remove_orphan(directory: &Path) {
 
 async fn serve(
     store: Store,
-    config: &starling_config::Config,
+    config: Config,
+    config_file: Option<PathBuf>,
     parent: Option<oneshot::Receiver<()>>,
 ) -> Result<(), Failure> {
     if config.nice > 0 {
@@ -72,8 +74,9 @@ async fn serve(
     let network = setup::network(&store)?;
     let (key, node_id) = setup::identity(&store, false)?;
     let chain = setup::membership(&store, &network, node_id)?;
-    let contacts = setup::contacts(&store, config)?;
-    let shard = dataset::own_part(config, &network.spec)?;
+    let contacts = setup::contacts(&store, &config)?;
+    let banned = setup::bans(&store)?;
+    let shard = dataset::own_part(&config, &network.spec)?;
     let loaded = setup::restore(&store, &network)?;
     let epoch = store.next_epoch()?;
     log::identify(node_id.to_string(), network.id.short(), epoch);
@@ -88,14 +91,7 @@ async fn serve(
     for (generation, reason) in loaded.bad.iter().cloned() {
         log::emit(&Event::CheckpointCorrupt { generation, reason });
     }
-    if loaded.newest.is_none() && (!loaded.bad.is_empty() || store.has_bad()) {
-        let message = format!(
-            "no checkpoint in {} can be read, and starting anew would lose what was learnt: \
-             restore one, or remove the checkpoints and bad directories to start over",
-            store.path("checkpoints").display()
-        );
-        return Err(Failure::new(Code::Corrupt, message));
-    }
+    setup::refuse_to_forget(&store, &loaded)?;
     let settings = config.settings();
     let mut secret = [0; 8];
     fill_random(&mut secret)?;
@@ -112,7 +108,7 @@ async fn serve(
     let net = Net::start(Options { key: key.clone(), listen, mdns, border }).await?;
     let (control, _guard) = control::serve(&store.path("control.sock"))?;
     let (id, age_max) = (network.id, network.spec.training.age_max);
-    let identity = Identity { key: key.clone(), epoch, chain, contacts, resumed };
+    let identity = Identity { key: key.clone(), epoch, chain, contacts, resumed, banned };
     let driver = Driver {
         node: Node::new(network, settings, identity),
         key,
@@ -121,6 +117,9 @@ async fn serve(
         compute: Compute::start(replica)?,
         store: Arc::new(store),
         control,
+        config,
+        config_file,
+        rows: shard.len(),
         parent,
         age_max,
     };

@@ -25,9 +25,11 @@ pub fn run(options: &Status) -> Result<(), Failure> {
     say(format!("node      {}", text("node")));
     say(format!("network   {}", text("network")));
     let of = number("age_max").map_or_else(String::new, |age_max| format!(" of {age_max:.0}"));
+    let paused = status.get("paused").and_then(Value::as_bool) == Some(true);
     say(format!(
-        "phase     {}, round {}, age {:.0}{of}",
+        "phase     {}{}, round {}, age {:.0}{of}",
         text("phase"),
+        if paused { ", paused" } else { "" },
         whole("round"),
         whole("age")
     ));

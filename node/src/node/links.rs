@@ -126,7 +126,7 @@ impl Node {
         if peer == self.me || self.links.contains_key(&peer) {
             return;
         }
-        let denial = if self.scores.is_banned(peer, self.now) {
+        let denial = if self.is_banned(peer) {
             Some(Denial::Banned)
         } else if self.links.len() >= LINKS_PER_MEMBER * self.view.capacity() {
             Some(Denial::Full)
@@ -159,12 +159,12 @@ impl Node {
         self.joining.lost(peer);
     }
 
-    fn disconnect(&mut self, peer: NodeId, reason: &str) {
+    pub(super) fn disconnect(&mut self, peer: NodeId, reason: &str) {
         self.link_down(peer, reason);
         self.outputs.push(Output::Disconnect(peer));
     }
 
-    fn deny(&mut self, peer: NodeId, denial: Denial) {
+    pub(super) fn deny(&mut self, peer: NodeId, denial: Denial) {
         self.send(peer, Message::Denied(denial).into());
         self.event(Event::PeerDenied { peer: peer.to_string(), reason: denial.name().to_owned() });
         self.disconnect(peer, denial.name());
@@ -194,6 +194,7 @@ impl Node {
         self.counters.sent_bytes += frame.wire_bytes() as u64;
         self.counters.payload_sent_bytes += frame.slab.len() as u64;
         self.counters.messages_sent += 1;
+        self.disclosed.count(peer, &frame);
         self.outputs.push(Output::Send(address, frame));
     }
 
@@ -258,7 +259,7 @@ impl Node {
             self.event(Event::PeerBanned { peer: name, reason });
             self.view.drop_member(peer);
         }
-        if rejection.severity() == Severity::Fatal || self.scores.is_banned(peer, self.now) {
+        if rejection.severity() == Severity::Fatal || self.is_banned(peer) {
             self.disconnect(peer, rejection.name());
         }
     }
@@ -422,9 +423,10 @@ impl Node {
 
     pub(super) fn fill_view(&mut self) {
         let (links, scores, now, me) = (&self.links, &self.scores, self.now, self.me);
+        let banned = &self.banned;
         self.view.fill(
             |id| links.contains_key(&id),
-            |id| id != me && !scores.is_banned(id, now),
+            |id| id != me && !scores.is_banned(id, now) && !banned.contains(&id),
             &mut self.rng,
         );
     }

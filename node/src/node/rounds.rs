@@ -160,6 +160,9 @@ impl Node {
 
     fn begin_round(&mut self) {
         self.stage = Stage::Idle;
+        if self.paused {
+            return;
+        }
         if let Some((wanted, reason)) = self.reason_to_wait() {
             if !self.counters.waiting_reported {
                 self.counters.waiting_reported = true;
