@@ -188,6 +188,8 @@ impl Running {
             }
             Wake::Stop(reason) => {
                 if self.leaving.is_some() {
+                    // Asked twice: what is not on disk by now will not be.
+                    self.leaving = Instant::now().checked_sub(DRAIN);
                     return Ok(true);
                 }
                 self.leave(reason)?;

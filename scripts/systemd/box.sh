@@ -68,6 +68,7 @@ boot_inside() {
   mkdir -p "$root/etc/systemd/journald.conf.d"
   printf '[Journal]\nStorage=volatile\n' >"$root/etc/systemd/journald.conf.d/zz-box.conf"
   hostname "$host"
+  printf '%s\n' "$host" >"$root/etc/hostname"
   ip link set lo up
   mkdir "$root/.old"
   cd "$root"
@@ -246,8 +247,8 @@ wait_for() {
 
 install_it() {
   local began=$EPOCHREALTIME
-  if ! in_box dpkg -i /run/package.deb >"$work/dpkg" 2>&1; then
-    cat "$work/dpkg" >&2
+  if ! in_box dpkg -i /run/package.deb >"$work/$box/dpkg" 2>&1; then
+    cat "$work/$box/dpkg" >&2
     die "the package does not install"
   fi
   ok "the package installs" "$(since "$began") s"

@@ -1,20 +1,24 @@
 # shellcheck shell=bash
 # Five machines on five network hosts, as docs/operate.md has it. Sourced by scripts/try-systemd.
 
-# What every node must reach, as scored by its peers on rows that they keep from training.
+# What every node must reach, as scored by its peers on rows that they keep from training. The rows
+# are dealt evenly, by which a node alone reaches 0.94 to 0.95; of a skewed part, as in the demo, a
+# node alone knows little, but then peers' scores stay below their score of the common test rows.
 FIVE_ACCURACY_MIN=0.96
 FIVE_PATIENCE_S=240
 machines=(host1 host2 host3 host4 host5)
 
 try_five() {
-  local machine number=0 ticket began=$EPOCHREALTIME
+  local machine pid number=0 ticket pids=() began=$EPOCHREALTIME
   make_switch
   for machine in "${machines[@]}"; do boot "$machine"; done
   for machine in "${machines[@]}"; do
     on "$machine" ready
     on "$machine" plug "$((++number))"
-    on "$machine" install_it >/dev/null
   done
+  # Most of it is waiting for the disk.
+  for machine in "${machines[@]}"; do on "$machine" install_it >/dev/null & pids+=($!); done
+  for pid in "${pids[@]}"; do wait "$pid" || die "the package does not install"; done
   ok "five machines boot, on a network, with the package" "$(since "$began") s"
 
   began=$EPOCHREALTIME
@@ -42,20 +46,19 @@ all_accurate() {
 }
 
 check_five_learn() {
-  local began=$EPOCHREALTIME machine figure='' peers
+  local began=$EPOCHREALTIME machine figure=''
   wait_for "accuracy $FIVE_ACCURACY_MIN on all" "$FIVE_PATIENCE_S" all_accurate || true
   expect "all five reach $FIVE_ACCURACY_MIN, scored by peers on their rows" "$(since "$began") s" \
     all_accurate
   for machine in "${machines[@]}"; do
-    figure="$figure $(on "$machine" accuracy)"
-    peers=$(on "$machine" status starling | grep -oE '"address":"/ip4/10.77.0.[0-9]+' | wc -l || true)
+    figure="$figure $(on "$machine" accuracy | cut -c 1-5)"
   done
   printf '\n'
   on host1 in_box systemctl status --lines 3 starling || true
   printf '\n'
   on host3 in_box starling peers
   printf '\n'
-  expect "each on a host of its own" "$figure" linked_over_the_network
+  expect "each is linked with the four others, over the network" "${figure# }" linked_over_the_network
 }
 
 # Every machine is linked with the four others.

@@ -253,7 +253,7 @@ check_upgrade() {
   pid=$(property starling@1 MainPID)
   seed=$(seed_of starling-1)
   began=$EPOCHREALTIME
-  in_box dpkg -i /run/package.deb >"$work/dpkg" 2>&1 || cat "$work/dpkg"
+  in_box dpkg -i /run/package.deb >"$work/$box/dpkg" 2>&1 || cat "$work/$box/dpkg"
   wait_for "the upgrade" "$PATIENCE_S" went_on starling@1 "$pid" || true
   expect "an upgrade restarts running nodes" \
     "restored round $(restored starling@1), back at work in $(since "$began") s" \
@@ -280,7 +280,7 @@ check_purge() {
   local began=$EPOCHREALTIME left
   in_box systemctl enable --quiet starling starling@1
   in_box rm -r "$drop_in"
-  in_box dpkg --purge starling >"$work/dpkg" 2>&1 || cat "$work/dpkg"
+  in_box dpkg --purge starling >"$work/$box/dpkg" 2>&1 || cat "$work/$box/dpkg"
   ok "the package is purged" "$(since "$began") s"
   left=$(comm -13 "$work/before" <(traces | sort))
   expect "no file, user, unit or process is left" "${left:-none}" [ -z "$left" ]

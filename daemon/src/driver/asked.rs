@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use starling_node::event::Event;
-use starling_node::node::{Input, PeerRow};
+use starling_node::node::{Disclosed, Input, PeerRow, Sent};
 use starling_protocol::id::NodeId;
 use starling_protocol::limits::BANS_MAX;
 
@@ -161,20 +161,17 @@ impl Running {
     }
 
     fn privacy(&self) -> Value {
-        let disclosed = self.driver.node.disclosed();
-        let counters = self.driver.node.counters();
-        let sent = |sent: &starling_node::node::Sent| json!({"models": sent.models, "model_bytes": sent.model_bytes, "bytes": sent.bytes});
-        let recipients = disclosed.peers.iter().map(|(peer, given)| {
-            let mut row = json!({"peer": peer.to_string()});
-            if let (Some(row), Value::Object(given)) = (row.as_object_mut(), sent(given)) {
-                row.extend(given);
-            }
-            row
-        });
-        let recipients: Vec<Value> = recipients.collect();
-        let total = |field: fn(&starling_node::node::Sent) -> u64| {
-            disclosed.peers.values().chain([&disclosed.others]).map(field).sum::<u64>()
+        let Disclosed { peers, others } = self.driver.node.disclosed();
+        let row = |peer: &str, sent: &Sent| {
+            let Sent { models, model_bytes, bytes } = sent;
+            json!({"peer": peer, "models": models, "model_bytes": model_bytes, "bytes": bytes})
         };
+        let mut recipients: Vec<Value> =
+            peers.iter().map(|(peer, sent)| row(&peer.to_string(), sent)).collect();
+        if *others != Sent::default() {
+            recipients.push(row("others", others));
+        }
+        let all = || peers.values().chain([others]);
         json!({
             "leaves": [
                 "models: all parameters, as trained on this node's rows",
@@ -183,11 +180,10 @@ impl Running {
             ],
             "stays": ["rows and labels", "the key"],
             "rows_here": self.driver.rows,
-            "models_sent": total(|sent| sent.models),
-            "model_bytes_sent": total(|sent| sent.model_bytes),
-            "bytes_sent": counters.sent_bytes,
+            "models_sent": all().map(|sent| sent.models).sum::<u64>(),
+            "model_bytes_sent": all().map(|sent| sent.model_bytes).sum::<u64>(),
+            "bytes_sent": all().map(|sent| sent.bytes).sum::<u64>(),
             "recipients": recipients,
-            "others": sent(&disclosed.others),
             "differential_privacy": false,
             // No bound holds: JSON has no infinity.
             "epsilon": Value::Null,

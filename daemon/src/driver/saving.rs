@@ -147,7 +147,7 @@ impl Saver {
     /// The last checkpoint did not become durable in time.
     fn give_up(&mut self) {
         self.failed = true;
-        let reason = "the last checkpoint was not on disk when the time to stop was over";
+        let reason = "the last checkpoint was not on disk when the node had to end";
         log::emit(&Event::CheckpointFailed { reason: reason.to_owned() });
         for (_, reply) in std::mem::take(&mut self.waiting) {
             let _ = reply.send(Err(Failure::new(Code::Io, reason)));
@@ -158,7 +158,8 @@ impl Saver {
 impl Running {
     /// What is left of the time to stop.
     fn time_left(&self) -> Duration {
-        self.leaving.map_or(DRAIN, |since| DRAIN.saturating_sub(since.elapsed()))
+        let spent = self.leaving.map_or(DRAIN, |since| since.elapsed());
+        DRAIN.saturating_sub(spent)
     }
 
     /// The last things, within what is left of [`DRAIN`].
