@@ -35,7 +35,7 @@ pub struct Caller {
     /// User.
     pub uid: u32,
     /// Process; 0 if it cannot be seen from here.
-    pub pid: i32,
+    pub pid: u32,
 }
 
 /// A question with the place for its answer.
@@ -127,7 +127,8 @@ async fn serve_client(
     requests: mpsc::Sender<Request>,
 ) -> std::io::Result<()> {
     let peer = stream.peer_cred()?;
-    let caller = Caller { uid: peer.uid(), pid: peer.pid().unwrap_or_default() };
+    let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
+    let caller = Caller { uid: peer.uid(), pid: pid.unwrap_or_default() };
     let (read, mut write) = stream.split();
     let mut line = String::new();
     timeout(PATIENCE, BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line)).await??;

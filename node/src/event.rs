@@ -148,7 +148,7 @@ events! {
         "Something does not work; the rest goes on." "Act on the reason.";
     DaemonRecovered "daemon.recovered" Info { reason: String }
         "It works again." "None.";
-    ControlRequested "control.requested" Info { command: String, uid: u32, pid: i32 }
+    ControlRequested "control.requested" Info { command: String, uid: u32, pid: u32 }
         "Someone on this machine asked for a change over the control socket; pid 0 if unknown."
         "None unless it was not one of you.";
     ConfigReloaded "config.reloaded" Info { applied: Vec<String> }

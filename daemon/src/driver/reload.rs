@@ -43,6 +43,9 @@ fn plan(old: &Config, file: &Config) -> Plan {
 impl Running {
     /// Reads the configuration again, tells systemd and the log, and says what came of it.
     pub(super) fn reload(&mut self) -> Answer {
+        if self.leaving.is_some() {
+            return Err(Failure::new(Code::Unavailable, "the daemon is stopping"));
+        }
         if self.ready {
             self.service.reloading();
         }

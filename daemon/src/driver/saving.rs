@@ -196,3 +196,58 @@ impl Running {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_hears_of_a_save_that_was_begun_afterwards() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Arc::new(Store::create(folder.path()).expect("made"));
+        let mut saver = Saver::default();
+        saver.begin();
+        saver.order(&store, b"one".to_vec(), 1.0, 1);
+        let (reply, mut answered) = oneshot::channel();
+        saver.wait(reply);
+        let saved = saver.saved().await;
+        assert!(saver.done(&store, saved));
+        assert!(answered.try_recv().is_err(), "that one was under way before");
+
+        saver.begin();
+        saver.order(&store, b"two".to_vec(), 2.0, 2);
+        let saved = saver.saved().await;
+        assert!(saver.done(&store, saved));
+        let answer = answered.try_recv().expect("an answer").expect("durable");
+        assert_eq!((&answer["generation"], &answer["round"]), (&json!(2), &json!(2)));
+    }
+
+    #[tokio::test]
+    async fn a_slow_disk_gets_the_newest_and_only_so_many_wait_for_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Arc::new(Store::create(folder.path()).expect("made"));
+        let mut saver = Saver::default();
+        let waiting = (0..=WAITING_MAX).map(|_| {
+            let (reply, answered) = oneshot::channel();
+            saver.wait(reply);
+            answered
+        });
+        let mut waiting: Vec<_> = waiting.collect();
+        let refused = waiting.pop().and_then(|mut last| last.try_recv().ok());
+        assert_eq!(refused.expect("an answer").expect_err("refused").code, Code::Temporary);
+        for index in 1..=3_u8 {
+            saver.begin();
+            saver.order(&store, vec![index], f64::from(index), 1);
+        }
+        let mut generations = 0;
+        while !saver.is_idle() {
+            let saved = saver.saved().await;
+            assert!(saver.done(&store, saved));
+            generations += 1;
+        }
+        assert_eq!(generations, 2, "the second was left out");
+        for mut answered in waiting {
+            assert_eq!(answered.try_recv().expect("an answer").expect("durable")["age"], 1.0);
+        }
+    }
+}
