@@ -71,7 +71,7 @@ boot_inside() {
   printf '%s\n' "$host" >"$root/etc/hostname"
   ip link set lo up
   mkdir "$root/.old"
-  cd "$root"
+  cd "$root" || exit
   pivot_root . .old
   umount -l /.old
   # As on a booted machine; systemd leaves it to whoever made the container. Credentials need it.

@@ -1,3 +1,4 @@
+# shellcheck disable=SC2154 # what is not assigned here is in box.sh
 # shellcheck shell=bash
 # Five machines on five network hosts, as docs/operate.md has it. Sourced by scripts/try-systemd.
 

@@ -1,3 +1,4 @@
+# shellcheck disable=SC2154 # what is not assigned here is in box.sh
 # shellcheck shell=bash
 # One machine with one node, and then with a flock of three. Sourced by scripts/try-systemd.
 
