@@ -122,7 +122,16 @@ check_reload() {
   expect "while it stays up" "pid $pid" [ "$(property starling MainPID)" = "$pid" ]
   set_key 'level = "info"'
   set_key 'checkpoint_interval_s = 0.5'
-  in_box systemctl reload starling
+  set_key 'nice = 9'
+  set_key 'seed = 5'
+  figure=$(in_box starling reload | xargs)
+  expect "put right, it takes the rest and names what waits" "$figure" [ "$figure" = "$(xargs <<END
+applied storage.checkpoint_interval_s applied log.level applied resources.nice
+restart training.seed: the old value stays in force until then
+END
+  )" ]
+  figure=$(in_box ps -L -o ni= -p "$pid" | sort -u | xargs)
+  expect "a higher nice holds for every thread" "nice $figure" [ "$figure" = 9 ]
 }
 
 check_full_disk() {
