@@ -149,7 +149,8 @@ events! {
     DaemonRecovered "daemon.recovered" Info { reason: String }
         "It works again." "None.";
     ControlRequested "control.requested" Info { command: String, uid: u32, pid: u32 }
-        "Someone on this machine asked for a change over the control socket; pid 0 if unknown."
+        "Someone on this machine asked for a change over the control socket. Users whom the unit's \
+         sandbox hides have uid 65534, a hidden process pid 0."
         "None unless it was not one of you.";
     ConfigReloaded "config.reloaded" Info { applied: Vec<String> }
         "The configuration was read again; these keys had changed and are in force." "None.";

@@ -55,7 +55,7 @@ check_unconfigured() {
 }
 
 check_single() {
-  local began node store owners
+  local began node store owners figure
   # As root, and without a word on where: the package's folder is there.
   in_box starling init --data digits --part 1/3 --split shards=2 --set resources.nice=7 >/dev/null
   owners=$(in_box find /var/lib/starling -printf '%u\n' | sort -u | xargs)
@@ -71,6 +71,10 @@ check_single() {
   in_box useradd boris
   expect "a member of the group may ask" "" asks anna
   expect "without saying where" "" in_box runuser -u anna -- starling status >/dev/null
+  in_box runuser -u anna -- starling checkpoint >/dev/null
+  # The sandbox shows it no users but root and its own: others are 65534.
+  figure=$(last control.requested | grep -oE '"(pid|uid)":[0-9]+' | sort | xargs)
+  expect "the log has who asked for a change" "$figure" grep -qE '^pid:[0-9]+ uid:65534$' <<<"$figure"
   expect "others may not" "" not asks boris
   expect "nor may the group read the key" "" \
     not in_box runuser -u anna -- cat /var/lib/starling/identity.seed 2>/dev/null
@@ -203,6 +207,7 @@ check_flight() {
   done
   expect "worst accuracy scored by peers is $ACCURACY_MIN or more" \
     "$first, after $(since "$began") s $last" at_least "$last" "$ACCURACY_MIN"
+  expect "one of many reloads as well" "" in_box systemctl reload starling@1
   users=$(in_box stat -Lc %u /var/lib/starling-{1,2,3}/ | sort -u | wc -l)
   expect "each has a user of its own" "$users users" [ "$users" = 3 ]
 }
