@@ -38,7 +38,10 @@ fn is(answer: &Value, key: &str) -> bool {
 /// `starling peers`.
 pub fn peers(options: &Ask) -> Result<(), Failure> {
     let Some(answer) = asked(options, &json!({"command": "peers"}))? else { return Ok(()) };
-    say(format!("{:52}  state       {:>7} {:>8} {:>8}  address", "peer", "round", "age", "sent MB"));
+    say(format!(
+        "{:52}  state       {:>7} {:>8} {:>8}  address",
+        "peer", "round", "age", "sent MB"
+    ));
     for peer in list(&answer, "peers") {
         let states = [("banned", "banned"), ("quarantined", "quarantined"), ("linked", "linked")];
         let state = states.into_iter().find(|(key, _)| is(peer, key)).map_or("known", |(_, s)| s);
