@@ -7,8 +7,8 @@ use starling_learning::compress::Codec;
 use starling_learning::data::partition::Split;
 
 use crate::values::{
-    DataSource, Found, LogFormat, Part, Written, boolean, is_address, is_peer, line, list, parsed,
-    path, source, within,
+    DataSource, Found, LogFormat, LogLevel, Part, Written, boolean, is_address, is_peer, line,
+    list, parsed, path, source, within,
 };
 
 /// One key.
@@ -172,10 +172,16 @@ table! {
     "storage" "checkpoint_interval_s" => checkpoint_interval_s: f64 = 60.0,
     within(0.1..=86_400.0), "a number of seconds from 0.1 to 86400", "30";
 
-    /// "json" writes one object per line, "text" is for people, "auto" is text on a terminal and
-    /// json elsewhere.
+    /// "json" writes one object per line, "text" is for people, "journal" sends the same objects
+    /// with fields to the system's journal. "auto" is journal where standard error leads there,
+    /// text on a terminal and json elsewhere.
     "log" "format" => log_format: LogFormat = LogFormat::Auto,
-    parsed, "auto, json or text", "json";
+    parsed, "auto, json, text or journal", "json";
+
+    /// The least severe events that are written. The others are counted only, and shown to those
+    /// who ask the daemon.
+    "log" "level" => log_level: LogLevel = LogLevel::Info,
+    parsed, "info, warn or error", "warn";
 
     /// Added to the process's niceness: 19 leaves the processor to everyone else.
     "resources" "nice" => nice: u8 = 0,

@@ -73,6 +73,8 @@ pub enum LogFormat {
     Json,
     /// Text for people.
     Text,
+    /// Events with fields, straight to the system's journal.
+    Journal,
 }
 
 impl fmt::Display for LogFormat {
@@ -81,6 +83,7 @@ impl fmt::Display for LogFormat {
             Self::Auto => "auto",
             Self::Json => "json",
             Self::Text => "text",
+            Self::Journal => "journal",
         })
     }
 }
@@ -89,10 +92,45 @@ impl FromStr for LogFormat {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Auto, Self::Json, Self::Text]
+        [Self::Auto, Self::Json, Self::Text, Self::Journal]
             .into_iter()
             .find(|format| format.to_string() == text)
-            .ok_or_else(|| format!("`{text}` is no log format: expected auto, json or text"))
+            .ok_or_else(|| {
+                format!("`{text}` is no log format: expected auto, json, text or journal")
+            })
+    }
+}
+
+/// The least severe events that are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// All of them.
+    #[default]
+    Info,
+    /// What is worth a look.
+    Warn,
+    /// What an operator must act on.
+    Error,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        })
+    }
+}
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Info, Self::Warn, Self::Error]
+            .into_iter()
+            .find(|level| level.to_string() == text)
+            .ok_or_else(|| format!("`{text}` is no log level: expected info, warn or error"))
     }
 }
 
@@ -300,7 +338,7 @@ macro_rules! written {
     };
 }
 
-written!(quoted: String, DataSource, LogFormat, Part);
+written!(quoted: String, DataSource, LogFormat, LogLevel, Part);
 written!(quoted: starling_learning::data::partition::Split, starling_learning::compress::Codec);
 written!(str::to_owned: bool, u8, u32, u64, usize);
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value};
-use starling_config::LogFormat;
+use starling_config::{LogFormat, LogLevel};
 use starling_node::event::{Entry, Event, Severity};
 use tokio::sync::broadcast;
 use tracing_subscriber::layer::{Context, SubscriberExt};
@@ -41,6 +41,7 @@ struct Rate {
 
 #[derive(Debug, Default)]
 struct State {
+    level: LogLevel,
     seq: u64,
     node: String,
     network: String,
@@ -67,7 +68,7 @@ pub struct Log {
 /// Sets the process's log up. Later calls change nothing.
 pub fn init(format: LogFormat) {
     let json = match format {
-        LogFormat::Json => true,
+        LogFormat::Json | LogFormat::Journal => true,
         LogFormat::Text => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
@@ -78,6 +79,13 @@ pub fn init(format: LogFormat) {
         let subscriber = tracing_subscriber::registry().with(Library.with_filter(filter));
         // It fails if a subscriber is set already, which then does this one's work.
         let _ = tracing::subscriber::set_global_default(subscriber);
+    }
+}
+
+/// Writes from now on only what is at least this severe.
+pub fn set_level(level: LogLevel) {
+    if let Some(mut state) = LOG.get().and_then(|log| log.state.lock().ok()) {
+        state.level = level;
     }
 }
 
@@ -125,17 +133,24 @@ fn write(name: &'static str, severity: Severity, mut fields: Map<String, Value>)
             }
         }
     }
-    state.seq += 1;
+    let written = level_of(severity) >= state.level;
+    let seq = written.then(|| {
+        state.seq += 1;
+        state.seq
+    });
     for value in fields.values_mut() {
         bound(value);
     }
-    let line: Arc<str> = state.json(name, severity, fields.clone()).into();
+    let line: Arc<str> = state.json(name, severity, seq, fields.clone()).into();
     if state.recent.len() >= RECENT_MAX {
         state.recent.pop_front();
     }
     state.recent.push_back(Arc::clone(&line));
     // Nobody may be following.
     let _ = log.followers.send(Arc::clone(&line));
+    if !written {
+        return;
+    }
     let line = if log.json { line } else { text(name, severity, &fields).into() };
     // A closed standard error must not end the daemon.
     let _ = std::io::stderr().write_all(line.as_bytes());
@@ -178,7 +193,14 @@ impl State {
         Some(std::mem::take(&mut rate.suppressed))
     }
 
-    fn json(&self, name: &str, severity: Severity, fields: Map<String, Value>) -> String {
+    /// A line. One that is not written has no `seq`, so that those which are have no gap.
+    fn json(
+        &self,
+        name: &str,
+        severity: Severity,
+        seq: Option<u64>,
+        fields: Map<String, Value>,
+    ) -> String {
         let mut line = Map::new();
         line.insert("ts".into(), timestamp().into());
         line.insert("severity".into(), severity_name(severity).into());
@@ -187,7 +209,9 @@ impl State {
         line.insert("node".into(), self.node.clone().into());
         line.insert("network".into(), self.network.clone().into());
         line.insert("boot".into(), self.boot.into());
-        line.insert("seq".into(), self.seq.into());
+        if let Some(seq) = seq {
+            line.insert("seq".into(), seq.into());
+        }
         let message = summary(&fields);
         line.extend(fields);
         line.insert("msg".into(), format!("{name} {message}").trim_end().into());
@@ -217,6 +241,14 @@ fn summary(fields: &Map<String, Value>) -> String {
         other => Some(format!("{key}={other}")),
     };
     fields.iter().filter_map(part).collect::<Vec<_>>().join(" ")
+}
+
+fn level_of(severity: Severity) -> LogLevel {
+    match severity {
+        Severity::Info => LogLevel::Info,
+        Severity::Warn => LogLevel::Warn,
+        Severity::Error => LogLevel::Error,
+    }
 }
 
 /// The stable name of a severity.
@@ -292,7 +324,7 @@ mod tests {
     fn one_line_stays_one_json_line_whatever_it_holds() {
         let mut fields = Map::new();
         fields.insert("reason".into(), "a\nb\"}\u{1b}[2J".into());
-        let line = State::default().json("peer.denied", Severity::Warn, fields);
+        let line = State::default().json("peer.denied", Severity::Warn, Some(1), fields);
         assert_eq!(line.matches('\n').count(), 1);
         assert!(!line.contains('\u{1b}'));
         let value: Value = serde_json::from_str(&line).expect("json");

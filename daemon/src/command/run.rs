@@ -28,6 +28,7 @@ pub fn run(options: &Run) -> Result<(), Failure> {
     let mut store = Store::open(&directory)?;
     let config = setup::configuration(&store, options.config.as_deref())?;
     log::init(config.log_format);
+    log::set_level(config.log_level);
     store.lock()?;
     let mut builder = if config.io_threads > 1 {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
