@@ -262,9 +262,16 @@ pub struct Status {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  starling events --json | jq -r .name")]
+#[command(after_help = "Examples:\n  starling events --json | jq -r .name\n  \
+                        starling events --schema > events.schema.json")]
 pub struct Events {
     /// One JSON line per event
-    #[arg(long)]
+    #[arg(long, group = "form")]
     pub json: bool,
+    /// The JSON Schema of a line of the log
+    #[arg(long, group = "form")]
+    pub schema: bool,
+    /// The page docs/events.md
+    #[arg(long, group = "form")]
+    pub markdown: bool,
 }
