@@ -6,6 +6,8 @@ pub mod events;
 pub mod init;
 pub mod invite;
 pub mod join;
+pub mod logs;
 pub mod run;
 pub mod simulate;
 pub mod status;
+pub mod watch;

@@ -22,7 +22,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use self::journal::Journal;
 use self::limit::Limiter;
-pub use self::text::summary;
+pub use self::text::{escaped, short, summary};
 
 /// Longest text in a line.
 const TEXT_MAX: usize = 256;
@@ -32,6 +32,10 @@ const RECENT_MAX: usize = 1000;
 const BEHIND_MAX: usize = 256;
 /// Kinds of (event, reason) that are counted; reasons are from closed lists but for a few texts.
 const COUNTED_MAX: usize = 512;
+
+/// Fields that every line may have, whatever its event; all but `suppressed` are always there.
+pub const ENVELOPE: [&str; 10] =
+    ["ts", "severity", "event", "schema", "node", "network", "boot", "seq", "suppressed", "msg"];
 
 /// The process's log, once it is set up.
 static LOG: OnceLock<Log> = OnceLock::new();
@@ -248,7 +252,8 @@ impl State {
 
 fn fields_of(event: &Event) -> Map<String, Value> {
     let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else { return Map::new() };
-    fields.remove("event");
+    // Not `remove`, which would put the last field in its place.
+    fields.shift_remove("event");
     fields
 }
 

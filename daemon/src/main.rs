@@ -52,5 +52,6 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Simulate(options) => command::simulate::run(&options),
         Command::Status(options) => command::status::run(&options),
         Command::Events(options) => command::events::run(&options),
+        Command::Logs(options) => command::logs::run(&options),
     }
 }
