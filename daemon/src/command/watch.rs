@@ -25,6 +25,8 @@ use crate::store::Store;
 const PERIOD: Duration = Duration::from_secs(1);
 /// How long a key or an answer may wait to be seen.
 const BLINK: Duration = Duration::from_millis(100);
+/// How long the screen may take to end by itself.
+const GRACE: Duration = Duration::from_millis(500);
 /// Answers that may wait for the screen.
 const WAITING_MAX: usize = 2;
 
@@ -91,12 +93,16 @@ async fn listen(path: PathBuf, sender: SyncSender<Heard>) {
         }
     };
     tokio::select! {
-        () = asking => {}
+        () = asking => return,
         _ = terminate.recv() => {}
         _ = hang_up.recv() => {}
     }
     // The screen may have gone first.
-    let _ = sender.send(Heard::Stop);
+    let _ = sender.try_send(Heard::Stop);
+    tokio::time::sleep(GRACE).await;
+    // crossterm reads for ever from a terminal that is gone.
+    ratatui::restore();
+    std::process::exit(0);
 }
 
 fn show(
