@@ -324,6 +324,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::command::events::schema::render;
 
     fn denied(peer: &str) -> Event {
         Event::PeerDenied { peer: peer.to_owned(), reason: "not_member".to_owned() }
@@ -332,7 +333,14 @@ mod tests {
     fn record(state: &mut State, now: Instant, event: &Event) -> Vec<Value> {
         let entry = event.entry();
         let lines = state.record(now, entry.name, entry.severity, fields_of(event));
-        lines.iter().map(|line| serde_json::from_str(&line.json).expect("JSON")).collect()
+        let lines: Vec<Value> =
+            lines.iter().map(|line| serde_json::from_str(&line.json).expect("JSON")).collect();
+        let schema = serde_json::from_str(&render()).expect("JSON");
+        let validator = jsonschema::validator_for(&schema).expect("a schema");
+        for line in lines.iter().filter(|line| line.get("seq").is_some()) {
+            assert!(validator.is_valid(line), "{line}");
+        }
+        lines
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `starling events`: the catalogue of log events, for people, scripts, documents and validators.
 
 mod page;
-mod schema;
+pub mod schema;
 
 use serde_json::json;
 use starling_node::event::{CATALOGUE, Entry};

@@ -6,7 +6,7 @@ use starling_node::event::{CATALOGUE, Entry, field_meaning};
 use crate::log::{ENVELOPE, severity_name};
 
 /// The schema as it is published.
-pub(super) fn render() -> String {
+pub fn render() -> String {
     let variants: Vec<Value> = CATALOGUE.iter().map(variant).collect();
     let schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
