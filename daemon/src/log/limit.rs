@@ -10,9 +10,9 @@ use starling_node::event::Severity;
 
 /// After this time one more line of an event about one peer is let through.
 const PERIOD: Duration = Duration::from_secs(10);
-/// News about one peer come in bursts, as when it restarts. Warnings do not: a hostile peer makes
-/// as many as it likes.
-const NEWS_BURST: u32 = 5;
+/// News about one peer come in bursts, as when it restarts a few times: the last line must tell
+/// whether it is there. Warnings do not: a hostile peer makes as many as it likes.
+const NEWS_BURST: u32 = 20;
 /// Lines a second, whoever they are about. Events about nobody are bounded by their cause, so they
 /// count but are not held back: no crowd of peers can hide that the disk is full.
 const LINES_PER_SECOND_MAX: u64 = 100;

@@ -20,7 +20,7 @@ start of this node, counted), `seq` and `msg` (the same for people). `seq` count
 boot from 1 without a gap, so a gap is a lost line. INFO is normal operation, WARN worth a look if
 it repeats, ERROR for an operator to act on.
 
-Warnings about one peer are written once in 10 seconds per event, news about it in bursts of five;
+Warnings about one peer are written once in 10 seconds per event, news about it in bursts of 20;
 `suppressed` on the next line is how many were held back. More than 100 lines a second are not
 written about peers; `log.suppressed` tells how many were lost. What is held back, or below
 `log.level`, is counted nevertheless.

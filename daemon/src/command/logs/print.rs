@@ -96,7 +96,11 @@ fn is_event(value: &Value) -> bool {
 mod tests {
     use super::*;
 
-    const LINE: &str = r#"{"ts":"2026-11-22T19:04:01.123456Z","severity":"WARN","event":"peer.denied","schema":1,"node":"12D3KooWnodeAAAAAAAAA","network":"w","boot":1,"seq":4,"peer":"12D3KooWpeerBBBBBBBBB","reason":"a\u001b[2J","suppressed":3,"msg":"m"}"#;
+    const LINE: &str = concat!(
+        r#"{"ts":"2026-11-22T19:04:01.123456Z","severity":"WARN","event":"peer.denied","#,
+        r#""schema":1,"node":"12D3KooWnodeAAAAAAAAA","network":"w","boot":1,"seq":4,"#,
+        r#""peer":"12D3KooWpeerBBBBBBBBB","reason":"a\u001b[2J","suppressed":3,"msg":"m"}"#
+    );
 
     fn printer(journal: bool) -> Printer {
         let filter = Filter::default();
