@@ -72,6 +72,9 @@ fn what_cannot_be_is_refused() {
     refused(&["--severity", "loud"], 64, "expected info, warn or error");
     refused(&["--file", "/nowhere/run.log"], 74, "cannot read /nowhere/run.log");
     refused(&["--file", "x", "--unit", "y"], 64, "cannot be used with");
+    let outcome = call(starling().args(["status", "--watch"]));
+    assert_eq!(outcome.code, Some(64), "{}", outcome.err);
+    assert!(outcome.err.contains("standard output is none"), "{}", outcome.err);
     refused(&[], 69, "journalctl (it is not installed): give a file");
 }
 

@@ -12,13 +12,14 @@ use serde_json::Value;
 use crate::harness::{Daemon, Home, call, folder, number, starling, whole, write_file};
 
 /// What the flight below cannot do without; more may be seen.
-const EVENTS: [&str; 13] = [
+const EVENTS: [&str; 14] = [
     "checkpoint.restored",
     "checkpoint.saved",
     "daemon.ready",
     "daemon.started",
     "daemon.stopped",
     "daemon.stopping",
+    "frame.rejected",
     "identity.loaded",
     "mesh.waiting",
     "peer.admitted",
@@ -145,6 +146,11 @@ fn flight(folder: &Path, outputs: &mut Outputs) -> Vec<Vec<Value>> {
             outputs.keep(&home(index), command, arguments);
         }
     }
+    // A copy from before all that: its frames look as if somebody sent old ones again.
+    boots.push(daemons.pop().expect("three").stop());
+    write_file(&home(3).path("boot"), "0\n");
+    daemons.push(home(3).run());
+    daemons[0].event_after(0, "frame.rejected", |event| event["reason"] == "replay");
     boots.extend(daemons.into_iter().map(Daemon::stop));
     boots
 }
@@ -158,7 +164,7 @@ fn every_line_is_as_published_and_tells_no_secret() {
     let mut outputs = Outputs::default();
     outputs.secrets.extend([VALUE, LABEL, CELL].map(str::to_owned));
     let boots = flight(folder.path(), &mut outputs);
-    assert_eq!(boots.len(), 4);
+    assert_eq!(boots.len(), 5);
     for events in &boots {
         assert_published(&validator, events);
         outputs.texts.extend(events.iter().map(Value::to_string));
