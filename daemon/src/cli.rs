@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use starling_config::LogLevel;
 use starling_config::scenario::Profile;
 use starling_learning::data::partition::Split;
 
@@ -74,6 +75,8 @@ pub enum Command {
     Completions(Completions),
     /// Print the manual, or write one page per command
     Man(Man),
+    /// Read the log of nodes, from the journal or a file
+    Logs(Logs),
 }
 
 /// Where the node lives.
@@ -287,13 +290,18 @@ pub struct Simulate {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  starling status --json | jq .round")]
+#[command(
+    after_help = "Examples:\n  starling status --json | jq .round\n  starling status --watch"
+)]
 pub struct Status {
     #[command(flatten)]
     pub place: StateDir,
     /// One JSON object
-    #[arg(long)]
+    #[arg(long, group = "form")]
     pub json: bool,
+    /// Fill the terminal, once a second, until q is pressed
+    #[arg(long, group = "form")]
+    pub watch: bool,
 }
 
 /// A question to a running node.
@@ -332,9 +340,51 @@ pub struct Man {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  starling events --json | jq -r .name")]
+#[command(after_help = "Examples:\n  starling events --json | jq -r .name\n  \
+                        starling events --schema > events.schema.json")]
 pub struct Events {
     /// One JSON line per event
+    #[arg(long, group = "form")]
+    pub json: bool,
+    /// The JSON Schema of a line of the log
+    #[arg(long, group = "form")]
+    pub schema: bool,
+    /// The page docs/events.md
+    #[arg(long, group = "form")]
+    pub markdown: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  starling logs -f\n  starling logs --event 'round.*' --since \
+                        10m --json | jq .loss\n  starling logs --unit 'starling@*' --severity \
+                        warn\n  starling logs --file run.log --peer 1Nft9HyQ6X\n\nTimes are UTC. \
+                        Other lines of the unit are shown unless something is asked for.")]
+pub struct Logs {
+    /// Go on as lines come
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only these events; * stands for anything, may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub event: Vec<String>,
+    /// Only events about this peer: its id, or the end of it
+    #[arg(long, value_name = "ID")]
+    pub peer: Option<String>,
+    /// Only lines of this node: its id, or the end of it
+    #[arg(long, value_name = "ID")]
+    pub node: Option<String>,
+    /// Only events at least this severe: info, warn, error
+    #[arg(long)]
+    pub severity: Option<LogLevel>,
+    /// Only lines not older than this: 90s, 15m, 12h, 7d
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// The JSON lines as they were written
     #[arg(long)]
     pub json: bool,
+    /// Unit in the journal; starling@NAME, or 'starling*' for all
+    #[arg(long, default_value = "starling", conflicts_with = "file")]
+    pub unit: String,
+    /// A file instead of the journal; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }

@@ -64,5 +64,6 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Completions(options) => command::manual::completions(&options),
         Command::Man(options) => command::manual::man(&options),
         Command::Events(options) => command::events::run(&options),
+        Command::Logs(options) => command::logs::run(&options),
     }
 }

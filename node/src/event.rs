@@ -74,7 +74,7 @@ macro_rules! events {
 
 events! {
     DaemonStarted "daemon.started" Info
-        { version: String, network: String, state_dir: String, parameters: usize, rows: usize }
+        { version: String, network_id: String, state_dir: String, parameters: usize, rows: usize }
         "The process runs and has read its configuration." "None.";
     IdentityLoaded "identity.loaded" Info { }
         "The node's key was read." "None.";
@@ -167,10 +167,66 @@ events! {
         sent_bytes: u64, received_bytes: u64, payload_sent_bytes: u64,
     }
         "The last line of a boot." "None.";
+    LogSuppressed "log.suppressed" Warn { lines: u64 }
+        "So many lines were held back that no other line tells of: of peers in a crowd, or of one \
+         that has fallen silent."
+        "See which warnings come often; the counters have them all.";
     LibraryLogged "library.logged" Warn { source: String, text: String }
         "A library that Starling uses has something to say." "None unless it repeats.";
     InternalPanic "internal.panic" Error { place: String }
         "A defect of Starling." "Report it with this line.";
+}
+
+/// What the fields mean, with their units; a field means the same in all events.
+const FIELDS: &[(&str, &str)] = &[
+    ("accepted", "Models of partners that were merged in this boot."),
+    ("addresses", "Addresses at which the node listens."),
+    ("age", "Training that is in the model, in local steps."),
+    ("applied", "Keys that had changed and are in force."),
+    ("bytes", "Size, in bytes."),
+    ("command", "What was asked for, a command of starling."),
+    ("consensus", "Usual distance of models from their mean, as a share of the model's length."),
+    ("cross_accuracy", "Share of partners' hold-out rows that our model gets right, 0 to 1."),
+    ("distance", "Length of the difference between the partner's model and ours."),
+    ("duration_ms", "Time that the last round took, in milliseconds."),
+    ("exit_code", "Exit code of the process."),
+    ("failed", "Exchanges that failed in this boot."),
+    ("generation", "Number of the checkpoint."),
+    ("keys", "Keys whose new values wait for a restart."),
+    ("lines", "Lines that were held back."),
+    ("loss", "Mean training loss of the last round."),
+    ("network_id", "Full id of the network."),
+    ("parameters", "Parameters of the model."),
+    ("payload_sent_bytes", "Bytes of models sent in this boot, of sent_bytes."),
+    ("peer", "Full id of the other node."),
+    ("peers", "Members that are linked now."),
+    ("pid", "Process that asked; 0 if it is hidden."),
+    ("place", "Source file and line."),
+    ("problems", "At most 16 lines, each with place, key and what to write instead."),
+    ("rate", "Learning rate, per step."),
+    ("reason", "Why, from a closed list where no text of the system follows."),
+    ("received_bytes", "Bytes received in this boot."),
+    ("rejected", "Models of partners that were not merged in this boot."),
+    ("round", "Rounds of this node since it was made."),
+    ("rounds", "Rounds it is about."),
+    ("rows", "Rows of training data."),
+    ("sent_bytes", "Bytes sent in this boot."),
+    ("snapshots", "Models of members that the node began with."),
+    ("source", "Library that speaks."),
+    ("state_dir", "State directory."),
+    ("text", "What it says."),
+    ("threshold", "Largest distance that is merged; null for any."),
+    ("uid", "User that asked; 65534 if the sandbox hides it."),
+    ("uses_left", "Nodes that the ticket still admits."),
+    ("version", "Version of Starling."),
+    ("wanted", "Members that must be linked before training begins."),
+];
+
+/// What a field means, with its unit; empty for a name that is none.
+#[must_use]
+pub fn field_meaning(name: &str) -> &'static str {
+    let found = FIELDS.iter().find(|(field, _)| *field == name);
+    found.map(|(_, meaning)| *meaning).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -197,5 +253,13 @@ mod tests {
             let plain = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
             assert!(plain(noun) && plain(verb), "{name}");
         }
+    }
+
+    #[test]
+    fn every_field_has_its_meaning_and_every_meaning_its_field() {
+        let used = CATALOGUE.iter().flat_map(|entry| entry.fields).map(|(name, _)| *name);
+        let used: BTreeSet<_> = used.collect();
+        let told: BTreeSet<_> = FIELDS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(used, told);
     }
 }

@@ -82,7 +82,7 @@ async fn serve(
     log::identify(node_id.to_string(), network.id.short(), epoch);
     log::emit(&Event::DaemonStarted {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        network: network.id.to_string(),
+        network_id: network.id.to_string(),
         state_dir: store.root().display().to_string(),
         parameters: network.model.len(),
         rows: shard.len(),

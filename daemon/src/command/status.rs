@@ -10,6 +10,9 @@ use crate::store::Store;
 
 /// Runs the command.
 pub fn run(options: &Status) -> Result<(), Failure> {
+    if options.watch {
+        return super::watch::run(options);
+    }
     let store = Store::open(&setup::state_dir(&options.place)?)?;
     let status = ask(&store, &json!({"command": "status"}))?;
     if options.json {

@@ -9,4 +9,6 @@ mod errors;
 mod harness;
 mod hostile;
 mod join;
+mod logs;
 mod restart;
+mod stream;
