@@ -1,6 +1,7 @@
 //! The table of keys: each with its meaning, type, default, bounds and an example. The
 //! configuration itself is made from it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use starling_learning::compress::Codec;
@@ -8,7 +9,7 @@ use starling_learning::data::partition::Split;
 
 use crate::values::{
     DataSource, Found, LogFormat, Part, Written, boolean, is_address, is_peer, line, list, parsed,
-    path, source, within,
+    path, socket, source, within,
 };
 
 /// One key.
@@ -62,6 +63,7 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("gossip", "How models travel."),
     ("storage", "What is kept on disk."),
     ("log", "What it says about itself."),
+    ("serve", "What it shows over HTTP: metrics, health, a dashboard. All of it can only be read."),
     ("resources", "What it may take of this machine."),
 ];
 
@@ -176,6 +178,13 @@ table! {
     /// json elsewhere.
     "log" "format" => log_format: LogFormat = LogFormat::Auto,
     parsed, "auto, json or text", "json";
+
+    /// Address and port of the dashboard, /metrics, /livez and /readyz. Empty for none: several
+    /// nodes of a machine cannot share a port, and any user of it may read what is served. Port 0
+    /// takes a free one, which `starling status` names. There is neither password nor encryption:
+    /// reach another machine's through ssh. A port that is taken is a warning and no more.
+    "serve" "listen" => serve_listen: Option<SocketAddr> = None,
+    socket, "an IP address with a port, or an empty text for none", "127.0.0.1:9464";
 
     /// Added to the process's niceness: 19 leaves the processor to everyone else.
     "resources" "nice" => nice: u8 = 0,

@@ -4,6 +4,7 @@
 use core::fmt;
 use core::ops::RangeInclusive;
 use core::str::FromStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use starling_protocol::id::NodeId;
@@ -251,6 +252,15 @@ pub(crate) fn path(found: Found<'_>) -> Reading<Option<PathBuf>> {
     path_text(&found).map(|text| (!text.is_empty()).then(|| text.into()))
 }
 
+/// An address with a port, or none if empty.
+pub(crate) fn socket(found: Found<'_>) -> Reading<Option<SocketAddr>> {
+    match found.text() {
+        Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| found.to_string()),
+        None => Err(found.to_string()),
+    }
+}
+
 /// At most `count_max` texts that each pass `fits`.
 pub(crate) fn list(
     count_max: usize,
@@ -314,6 +324,12 @@ impl Written for f64 {
 impl Written for Option<PathBuf> {
     fn toml(&self) -> String {
         quoted(&self.as_ref().map(|path| path.display().to_string()).unwrap_or_default())
+    }
+}
+
+impl Written for Option<SocketAddr> {
+    fn toml(&self) -> String {
+        quoted(&self.map(|address| address.to_string()).unwrap_or_default())
     }
 }
 

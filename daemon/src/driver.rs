@@ -21,7 +21,9 @@ use crate::exit::{Code, Failure};
 use crate::log;
 use crate::net::{Net, NetEvent};
 use crate::service::Service;
+use crate::status::{self, Checkpoint, Sight};
 use crate::store::{Store, fill_random};
+use crate::web::Board;
 
 /// A leaving node saves within this time, or ends without.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -54,6 +56,10 @@ pub struct Driver {
     pub parent: Option<oneshot::Receiver<()>>,
     /// Age at which learning ends, for the status.
     pub age_max: Option<f64>,
+    /// How often the node was started, for the status.
+    pub boot: u64,
+    /// Where the status is shown, if anywhere.
+    pub board: Option<Board>,
 }
 
 struct Running {
@@ -63,7 +69,9 @@ struct Running {
     addresses: Vec<String>,
     saving: Option<JoinHandle<Saved>>,
     next_save: Option<(Vec<u8>, f64, u64)>,
+    save_begun: Instant,
     save_failed: bool,
+    checkpoint: Option<Checkpoint>,
     ready: bool,
     leaving: Option<Instant>,
     left: bool,
@@ -79,7 +87,9 @@ impl Driver {
             addresses: Vec::new(),
             saving: None,
             next_save: None,
+            save_begun: Instant::now(),
             save_failed: false,
+            checkpoint: None,
             ready: false,
             leaving: None,
             left: false,
@@ -179,6 +189,7 @@ impl Running {
                 let idle = !self.driver.node.is_training();
                 self.service.watch(&self.driver.compute.progress, idle);
                 self.service.status(&self.status_line());
+                self.publish();
                 if self.leaving.is_some_and(|since| since.elapsed() > DRAIN) {
                     return Ok(true);
                 }
@@ -242,6 +253,7 @@ impl Running {
                     self.ready = true;
                     log::emit(&Event::DaemonReady { addresses: addresses.clone() });
                     self.service.ready(&self.status_line());
+                    self.publish();
                 }
                 Input::Listening(addresses)
             }
@@ -273,6 +285,7 @@ impl Running {
         }
         let Some((bytes, age, round)) = self.next_save.take() else { return };
         let store = Arc::clone(&self.driver.store);
+        self.save_begun = Instant::now();
         self.saving = Some(tokio::task::spawn_blocking(move || {
             let generation = store.save_checkpoint(&bytes)?;
             Ok((generation, age, round, bytes.len()))
@@ -282,6 +295,8 @@ impl Running {
     fn save_done(&mut self, saved: Saved) {
         match saved {
             Ok((generation, age, round, bytes)) => {
+                let (at, duration) = (Instant::now(), self.save_begun.elapsed());
+                self.checkpoint = Some(Checkpoint { generation, age, bytes, at, duration });
                 log::emit(&Event::CheckpointSaved { generation, age, round, bytes });
                 if std::mem::take(&mut self.save_failed) {
                     let reason = "checkpoints are saved again".to_owned();
@@ -327,35 +342,25 @@ impl Running {
     }
 
     fn status(&self) -> Value {
-        let node = &self.driver.node;
-        let (standing, counters) = (node.standing(), node.counters());
-        let peers: Vec<Value> = node
-            .peer_table()
-            .map(|(id, age, round)| json!({"id": id.to_string(), "age": age, "round": round}))
-            .collect();
-        json!({
-            "node": node.id().to_string(),
-            "network": self.driver.network.to_string(),
-            "phase": node.phase().name(),
-            "round": standing.round,
-            "age": standing.age,
-            "age_max": self.driver.age_max,
-            "steps": standing.steps,
-            "loss": counters.loss,
-            "cross_accuracy": node.cross_accuracy(),
-            "consensus": node.consensus(),
-            "accepted": counters.accepted,
-            "rejected": counters.rejected,
-            "failed": counters.failed,
-            "answered": counters.answered,
-            "sent_bytes": counters.sent_bytes,
-            "received_bytes": counters.received_bytes,
-            "payload_sent_bytes": counters.payload_sent_bytes,
-            "uptime_s": self.began.elapsed().as_secs_f64(),
-            "addresses": self.addresses,
-            "peers": peers,
-            "degraded": self.save_failed,
+        status::of(&Sight {
+            node: &self.driver.node,
+            network: self.driver.network,
+            now: self.now(),
+            boot: self.driver.boot,
+            age_max: self.driver.age_max,
+            addresses: &self.addresses,
+            dashboard: self.driver.board.as_ref().map(Board::url),
+            ready: self.ready,
+            degraded: self.save_failed,
+            checkpoint: self.checkpoint.as_ref(),
         })
+    }
+
+    /// Shows the status to whoever watches.
+    fn publish(&self) {
+        if let Some(board) = &self.driver.board {
+            board.publish(self.status());
+        }
     }
 
     fn status_line(&self) -> String {

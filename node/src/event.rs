@@ -85,6 +85,11 @@ events! {
         "Check the disk if it repeats.";
     DaemonReady "daemon.ready" Info { addresses: Vec<String> }
         "Listening, state loaded. Peers need not be there yet." "None.";
+    ServeStarted "serve.started" Info { address: String }
+        "Dashboard, metrics and health are served at this address." "None.";
+    ServeFailed "serve.failed" Warn { address: String, reason: String }
+        "Dashboard, metrics and health are not served; the node itself goes on."
+        "Free the port or set serve.listen to another one, then restart.";
     MeshWaiting "mesh.waiting" Info { peers: usize, wanted: usize, reason: String }
         "Training waits, and why."
         "Check that other members run and that their addresses can be reached.";

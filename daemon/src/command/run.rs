@@ -1,6 +1,7 @@
 //! `starling run`: the daemon.
 
 use std::io::Read;
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,7 @@ use crate::log;
 use crate::net::{Net, Options};
 use crate::setup;
 use crate::store::{Store, fill_random};
+use crate::web;
 
 /// Runs the command.
 pub fn run(options: &Run) -> Result<(), Failure> {
@@ -29,6 +31,7 @@ pub fn run(options: &Run) -> Result<(), Failure> {
     let config = setup::configuration(&store, options.config.as_deref())?;
     log::init(config.log_format);
     store.lock()?;
+    let passed = web::passed_listener();
     let mut builder = if config.io_threads > 1 {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(config.io_threads);
@@ -43,7 +46,7 @@ pub fn run(options: &Run) -> Result<(), Failure> {
     report_panics();
     let orphaned = Arc::new(AtomicBool::new(false));
     let parent = options.ephemeral.then(|| watch_stdin(Arc::clone(&orphaned)));
-    let result = runtime.block_on(serve(store, &config, parent));
+    let result = runtime.block_on(serve(store, &config, passed, parent));
     runtime.shutdown_background();
     if orphaned.load(Ordering::Relaxed) {
         remove_orphan(&directory);
@@ -62,6 +65,7 @@ fn remove_orphan(directory: &Path) {
 async fn serve(
     store: Store,
     config: &starling_config::Config,
+    passed: Option<TcpListener>,
     parent: Option<oneshot::Receiver<()>>,
 ) -> Result<(), Failure> {
     if config.nice > 0 {
@@ -110,6 +114,7 @@ async fn serve(
     let (listen, mdns) = (config.listen.clone(), config.mdns);
     let net = Net::start(Options { key: key.clone(), listen, mdns, border }).await?;
     let (control, _guard) = control::serve(&store.path("control.sock"))?;
+    let board = web::start(store.root(), config.serve_listen, passed);
     let (id, age_max) = (network.id, network.spec.training.age_max);
     let identity = Identity { key: key.clone(), epoch, chain, contacts, resumed };
     let driver = Driver {
@@ -122,6 +127,8 @@ async fn serve(
         control,
         parent,
         age_max,
+        boot: epoch,
+        board,
     };
     driver.run().await
 }

@@ -9,3 +9,4 @@ mod harness;
 mod hostile;
 mod join;
 mod restart;
+mod web;

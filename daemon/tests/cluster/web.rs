@@ -1,0 +1,224 @@
+//! What a daemon serves over HTTP: what there is, that it is true, and what it does not put up
+//! with.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{Daemon, Home, PATIENCE, digits, flock, folder, number, wait_for, whole};
+
+/// Longer than a daemon puts up with a slow client.
+const CUT_MAX: Duration = Duration::from_secs(10);
+const SERVE: &str = "serve.listen=127.0.0.1:0";
+
+fn served(daemon: &Daemon) -> SocketAddr {
+    let started = daemon.event("serve.started");
+    let url = started["address"].as_str().expect("a text");
+    let address = url.strip_prefix("http://").and_then(|url| url.strip_suffix('/'));
+    address.expect("an address").parse().expect("a socket address")
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("settable");
+    stream
+}
+
+/// Sends a request as it stands; the status code, the head and the body.
+fn send(address: SocketAddr, request: &str) -> (u16, String, String) {
+    let mut stream = connect(address);
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("it answers in text");
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no reply: {reply}"));
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a code");
+    (code, head.to_lowercase(), body.to_owned())
+}
+
+fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
+    send(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n"))
+}
+
+fn json(address: SocketAddr, path: &str) -> (u16, Value) {
+    let (code, _, body) = get(address, path);
+    (code, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}")))
+}
+
+/// One sample of the metrics.
+fn metric(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("starling_{name} ")));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+/// Asks for events; a reader of their lines, after the head.
+fn follow(address: SocketAddr) -> (String, BufReader<TcpStream>) {
+    let mut stream = connect(address);
+    let request = format!("GET /api/events HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut reader = BufReader::new(stream);
+    let mut status = String::new();
+    reader.read_line(&mut status).expect("it answers");
+    (status, reader)
+}
+
+#[test]
+fn metrics_status_and_history_say_the_same_and_health_is_true() {
+    let folder = folder();
+    let mut daemons = flock(folder.path(), 2, &[SERVE, "training.round_period_ms=20"]);
+    let address = served(&daemons[0]);
+    daemons[0].wait_exchanges(5);
+    let (before, status, text, after) =
+        wait_for("a published status with a peer", PATIENCE, || {
+            let before = daemons[0].try_status()?;
+            let status = json(address, "/api/status").1;
+            let text = get(address, "/metrics").2;
+            let after = daemons[0].try_status()?;
+            (status["peers"].as_array()?.len() == 1).then_some((before, status, text, after))
+        });
+    assert_eq!(metric(&text, "peers{state=\"linked\"}"), 1.0);
+    assert_eq!(metric(&text, "phase{phase=\"train\"}"), 1.0);
+    assert_eq!(status["node"], before["node"]);
+    let accepted = metric(&text, "updates_received_total{result=\"accepted\"}");
+    assert!(accepted >= 1.0 && accepted <= number(&after, "accepted"), "{text}");
+    // The page is a second behind the control socket at most, and never ahead.
+    for (name, key) in [("round", "round"), ("model_age_steps", "age"), ("boot", "boot")] {
+        let (value, now) = (metric(&text, name), number(&after, key));
+        assert!(value <= now && value >= number(&status, key), "{name}: {value} {now} {status}");
+    }
+    // Nothing but merges is in the tallies of links, and these links never ended.
+    let peer = &after["peers"][0];
+    assert_eq!(whole(peer, "accepted"), whole(&after, "accepted"));
+    assert_eq!(whole(peer, "rejected"), whole(&after, "rejected"));
+    assert!(number(peer, "last_exchange_s") < 10.0, "{peer}");
+    let model = metric(&text, "network_bytes_total{direction=\"sent\",kind=\"model\"}");
+    let control = metric(&text, "network_bytes_total{direction=\"sent\",kind=\"control\"}");
+    assert!(model > 0.0 && control > 0.0);
+    let count = metric(&text, "round_duration_seconds_count");
+    assert!(count >= 5.0 && metric(&text, "round_duration_seconds_sum") >= 0.02 * count * 0.9);
+
+    let history = json(address, "/api/history").1;
+    let columns = &history[status["node"].as_str().expect("an id")];
+    let length = columns["time_s"].as_array().expect("times").len();
+    assert!(length >= 1);
+    assert_eq!(columns["loss"].as_array().map(Vec::len), Some(length));
+
+    assert_eq!(json(address, "/livez").0, 200);
+    let (code, ready) = json(address, "/readyz");
+    assert_eq!((code, &ready["ready"]), (200, &Value::Bool(true)), "{ready}");
+    let (code, head, page) = get(address, "/");
+    assert!(code == 200 && page.starts_with("<!doctype html>"), "{page}");
+    assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
+    assert!(head.contains("nosniff") && !head.contains("access-control"), "{head}");
+
+    // Its only neighbour dies: no longer ready, and remembered as gone.
+    daemons.remove(1).kill();
+    let (_, ready) = wait_for("a node that is not ready", PATIENCE, || {
+        Some(json(address, "/readyz")).filter(|(code, _)| *code == 503)
+    });
+    assert_eq!(ready["checks"]["mesh"]["ok"], false, "{ready}");
+    assert_eq!(ready["checks"]["storage"]["ok"], true, "{ready}");
+    let status = json(address, "/api/status").1;
+    assert_eq!(status["gone"].as_array().map(Vec::len), Some(1), "{status}");
+    daemons.remove(0).stop();
+}
+
+#[test]
+fn events_come_as_they_happen_and_monitors_are_never_crowded_out() {
+    let folder = folder();
+    let daemon = {
+        let home = Home::new(folder.path(), "node");
+        home.init(&[&digits("1/1")[..], &["--age-max", "0", "--set", SERVE]].concat());
+        home.run()
+    };
+    let address = served(&daemon);
+    let mut followers: Vec<_> = (0..8).map(|_| follow(address)).collect();
+    assert!(followers.iter().all(|(status, _)| status.contains("200")));
+    let (status, _) = follow(address);
+    assert!(status.contains("503"), "the ninth follower: {status}");
+    assert_eq!(get(address, "/livez").0, 200);
+
+    let (_, reader) = &mut followers[0];
+    let mut seen = Vec::new();
+    for line in reader.lines() {
+        let line = line.expect("it goes on");
+        if let Some(event) = line.strip_prefix("data: ") {
+            let value: Value = serde_json::from_str(event).expect("JSON");
+            seen.push(value["event"].as_str().unwrap_or("status").to_owned());
+        }
+        let rounds = seen.iter().filter(|event| *event == "round.completed").count();
+        if rounds >= 3 && seen.iter().filter(|event| *event == "status").count() >= 3 {
+            break;
+        }
+    }
+    assert!(seen.iter().any(|event| event == "daemon.started"), "the past comes first: {seen:?}");
+    drop(followers);
+    wait_for("a place for another follower", PATIENCE, || {
+        follow(address).0.contains("200").then_some(())
+    });
+    daemon.stop();
+}
+
+#[test]
+fn nothing_can_be_changed_crowded_or_tricked() {
+    let folder = folder();
+    let daemon = {
+        let home = Home::new(folder.path(), "node");
+        home.init(&[&digits("1/1")[..], &["--age-max", "0", "--set", SERVE]].concat());
+        home.run()
+    };
+    let address = served(&daemon);
+    for method in ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "BREW"] {
+        let (code, head, _) =
+            send(address, &format!("{method} / HTTP/1.1\r\nHost: {address}\r\n\r\n"));
+        assert_eq!(code, 405, "{method}");
+        assert!(head.contains("allow: get"), "{head}");
+    }
+    for host in ["evil.example", "localhost.evil.example", "192.0.2.7", ""] {
+        let request = format!("GET /api/status HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(send(address, &request).0, 403, "{host}");
+    }
+    assert_eq!(send(address, "GET /livez HTTP/1.0\r\n\r\n").0, 403);
+    let foreign = "Sec-Fetch-Site: cross-site\r\n";
+    let request = format!("GET /api/status HTTP/1.1\r\nHost: localhost\r\n{foreign}\r\n");
+    assert_eq!(send(address, &request).0, 403);
+    assert_eq!(send(address, "GET /livez HTTP/1.1\r\nHost: localhost:1\r\n\r\n").0, 200);
+    assert_eq!(get(address, "/../../etc/passwd").0, 404);
+
+    let padding = "x".repeat(8192);
+    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nX: {padding}\r\n\r\n");
+    assert_eq!(send(address, &request).0, 431);
+
+    // Sixteen that say nothing fill all places; they are cut off, and who waits is answered.
+    let asked = Instant::now();
+    let mut silent: Vec<TcpStream> = (0..16).map(|_| connect(address)).collect();
+    silent[0].write_all(b"GET / HT").expect("it reads");
+    let (code, ..) = get(address, "/livez");
+    assert_eq!(code, 200);
+    let waited = asked.elapsed();
+    assert!((Duration::from_secs(3)..CUT_MAX).contains(&waited), "{waited:?}");
+    for mut stream in silent {
+        let mut rest = Vec::new();
+        // Reset or closed: either way it is over.
+        let _ = stream.read_to_end(&mut rest);
+        assert!(asked.elapsed() < 2 * CUT_MAX);
+    }
+    assert_eq!(get(address, "/livez").0, 200);
+    daemon.stop();
+}
+
+#[test]
+fn a_port_that_is_taken_is_a_warning_and_no_more() {
+    let folder = folder();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let setting = format!("serve.listen={}", taken.local_addr().expect("bound"));
+    let home = Home::new(folder.path(), "node");
+    home.init(&[&digits("1/1")[..], &["--age-max", "0", "--set", &setting]].concat());
+    let daemon = home.run();
+    let failed = daemon.event("serve.failed");
+    assert!(failed["reason"].as_str().is_some_and(|why| why.contains("in use")), "{failed}");
+    daemon.event("round.completed");
+    assert_eq!(daemon.count("serve.started"), 0);
+    daemon.stop();
+}
