@@ -79,7 +79,7 @@ pub struct DataOptions {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  starling demo\n  starling demo --nodes 8 --kill-every 5\n  \
-                        starling demo --data fashion-mnist --split dirichlet=0.1\n  starling demo \
+                        starling demo --dashboard --kill-every 8 --seconds 120\n  starling demo --data fashion-mnist --split dirichlet=0.1\n  starling demo \
                         --fast --json | tail -1")]
 pub struct Demo {
     /// Daemons to start
@@ -106,6 +106,9 @@ pub struct Demo {
     /// Codec of the models on the wire: ref3, int8, bf16, fp32
     #[arg(long, default_value = "ref3")]
     pub codec: String,
+    /// Show all nodes on a page that only this machine can reach, and print its address
+    #[arg(long)]
+    pub dashboard: bool,
     /// One JSON line per event, the verdict last
     #[arg(long)]
     pub json: bool,

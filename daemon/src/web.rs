@@ -188,6 +188,16 @@ pub fn start(
     Some(board)
 }
 
+/// Serves a board from a thread of its own, for callers that keep theirs busy.
+pub fn serve_apart(listener: TcpListener, board: Board) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    serve(listener, board)?;
+    drop(entered);
+    let thread = std::thread::Builder::new().name("dashboard".into());
+    thread.spawn(move || runtime.block_on(std::future::pending::<()>())).map(drop)
+}
+
 /// Serves a board until the process ends.
 pub fn serve(listener: TcpListener, board: Board) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;

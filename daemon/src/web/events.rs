@@ -2,13 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
+use tokio::time::sleep;
 
 use super::{Board, Published};
 
 /// Lines of before that a follower gets first.
 const PAST_MAX: usize = 200;
+/// When nothing else happens: a follower shall know that we are there, and how old the status is.
+const BEAT: Duration = Duration::from_secs(3);
 
 /// One who follows.
 #[derive(Debug)]
@@ -50,6 +54,10 @@ impl Follower {
             }
         };
         tokio::select! {
+            () = sleep(BEAT) => {
+                let age = self.status.borrow().at.elapsed().as_secs_f64();
+                Some(format!("event: beat\ndata: {age}\n\n"))
+            }
             changed = self.status.changed() => {
                 changed.ok()?;
                 let text = Arc::clone(&self.status.borrow_and_update().text);
