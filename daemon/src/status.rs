@@ -84,7 +84,7 @@ pub fn of(sight: &Sight<'_>) -> Value {
         "age_max": sight.age_max,
         "steps": standing.steps,
         "rate": node.learning_rate(),
-        "loss": counters.loss,
+        "loss": (counters.rounds > 0).then_some(counters.loss),
         "cross_accuracy": node.cross_accuracy(),
         "consensus": node.consensus(),
         "accepted": counters.accepted,

@@ -94,7 +94,8 @@ pub(super) fn answer(path: &str, board: &Board) -> Reply {
         }
         ("/metrics", Some(directory)) => {
             let free = health::free_bytes(directory);
-            let text = metrics::render(&latest.status, &log::counts(), free);
+            let (ready, _) = health::ready(latest.at.elapsed(), &latest.status, directory);
+            let text = metrics::render(&latest.status, &log::counts(), ready, free);
             whole(StatusCode::OK, metrics::CONTENT_TYPE, text)
         }
         _ => refusal(

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use serde_json::Value;
+use starling_node::event::CATALOGUE;
 
 use crate::log::Counts;
 
@@ -30,7 +31,7 @@ const BY_REASON: [(&str, &str, &str); 7] = [
 
 /// A plain number of the status: name, kind, where it stands, meaning.
 type Plain = (&'static str, &'static str, &'static str, &'static str);
-const PLAIN: [Plain; 21] = [
+const PLAIN: [Plain; 20] = [
     ("uptime_seconds", "gauge", "/uptime_s", "Time since the daemon started."),
     ("round", "gauge", "/round", "Own rounds over all boots."),
     ("rounds_total", "counter", "/rounds", "Own rounds with training in this boot."),
@@ -53,7 +54,6 @@ const PLAIN: [Plain; 21] = [
     ("exchanges_answered_total", "counter", "/answered", "Exchanges that peers asked for."),
     ("frames_sent_total", "counter", "/messages_sent", "Frames sent."),
     ("exchange_duration_seconds", "gauge", "/exchange_s", "Median duration of an exchange."),
-    ("ready", "gauge", "/ready", "Whether it listens and its state is loaded."),
     ("degraded", "gauge", "/degraded", "Whether checkpoints cannot be saved."),
     ("isolated", "gauge", "/isolated", "Whether nobody exchanged for five rounds."),
     (
@@ -131,9 +131,9 @@ impl Page<'_> {
 
     fn plain(&mut self) {
         for (name, kind, pointer, help) in PLAIN {
+            self.head(name, kind, help);
             // What is not known yet has no sample.
             if let Some(value) = self.at(pointer) {
-                self.head(name, kind, help);
                 self.sample(name, &[], value);
             }
         }
@@ -208,22 +208,28 @@ impl Page<'_> {
             self.sample(name, &[], of(event));
         }
         self.head("events_total", "counter", "Log events by name, those held back included.");
-        let mut names: Vec<&str> = counts.keys().map(|(event, _)| *event).collect();
-        names.dedup();
-        for name in names {
-            self.sample("events_total", &[("event", name)], of(name));
+        // All of them from the start: an increase from nothing to one is none to Prometheus.
+        for entry in CATALOGUE {
+            self.sample("events_total", &[("event", entry.name)], of(entry.name));
         }
     }
 }
 
 /// The whole page.
-pub(super) fn render(status: &Value, counts: &Counts, disk_free: Option<u64>) -> String {
+pub(super) fn render(
+    status: &Value,
+    counts: &Counts,
+    ready: bool,
+    disk_free: Option<u64>,
+) -> String {
     let mut page = Page { text: String::new(), status };
     page.who();
     page.plain();
     page.traffic();
     page.rounds();
     page.counted(counts);
+    page.head("ready", "gauge", "Whether all checks of /readyz hold.");
+    page.sample("ready", &[], f64::from(u8::from(ready)));
     if let Some(free) = disk_free {
         page.head("disk_free_bytes", "gauge", "Free space where the state directory lies.");
         page.sample("disk_free_bytes", &[], free as f64);
@@ -248,7 +254,7 @@ mod tests {
         counts.insert(("checkpoint.failed", "no \"space\"\nleft".into()), 2);
         counts.insert(("checkpoint.failed", "broken".into()), 1);
         counts.insert(("frame.rejected", "flood".into()), 9);
-        render(&status, &counts, Some(1 << 40))
+        render(&status, &counts, true, Some(1 << 40))
     }
 
     #[test]
@@ -276,7 +282,9 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
-        assert!(!text.contains("starling_validation_accuracy_ratio"), "unknown, so no sample");
+        assert!(text.contains("starling_events_total{event=\"peer.banned\"} 0"), "{text}");
+        let unknown = text.lines().find(|line| line.starts_with("starling_validation"));
+        assert_eq!(unknown, None, "what is not known has no sample");
         assert!(!text.contains("space"), "a text became a label");
     }
 

@@ -13,14 +13,22 @@ const at = (id) => document.getElementById(id);
 
 const plain = (value) => (value == null ? "–" : Math.round(value).toLocaleString("en"));
 const fixed = (digits) => (value) => (value == null ? "–" : value.toFixed(digits));
-const percent = (value, exact = true) =>
-  value == null ? "–" : `${(value * 100).toFixed(exact ? 1 : 0)} %`;
-const bytes = (value) => {
+const percent = (value) => (value == null ? "–" : `${(value * 100).toFixed(1)}\u00a0%`);
+const bytes = (value, places = null) => {
   if (value == null) return "–";
-  const unit = [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]].find(([, size]) => value >= size);
-  return unit ? `${(value / unit[1]).toFixed(value / unit[1] < 10 ? 2 : 1)} ${unit[0]}` : `${value} B`;
+  const [unit, size] = [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]].find(([, s]) => value >= s) ?? ["B", 1];
+  return `${places ?? (value / size).toFixed(size === 1 ? 0 : value / size < 10 ? 2 : 1)}\u00a0${unit}`;
 };
-const loss = (value, exact = false) => (exact ? value.toFixed(3) : `${+value.toFixed(3)}`);
+const ago = (seconds) => (seconds < 1 ? "just now" : `${duration(Math.round(seconds))} ago`);
+// A curve's scale wants round numbers, its readout exact ones.
+const scaled = {
+  percent: (value, exact) => (exact ? percent(value) : `${+(value * 100).toFixed(1)} %`),
+  loss: (value, exact) => (exact ? value.toFixed(4) : `${+value.toFixed(4)}`),
+  bytes: (value, exact) => {
+    const size = [1e9, 1e6, 1e3].find((s) => value >= s) ?? 1;
+    return bytes(value, exact ? null : +(value / size).toFixed(2));
+  },
+};
 const short = (id) => (id ?? "").slice(-10);
 const mean = (values) => {
   const known = values.filter((value) => value != null);
@@ -33,10 +41,10 @@ const seen = { lines: new Set(), status: null, heard: 0, age: 0, diverged: 0, op
 const sky = new Sky(at("sky"));
 const graph = new Graph(at("graph"));
 const charts = {
-  accuracy: new Chart(at("charts"), { name: "Accuracy", format: percent, to: 1 }),
-  loss: new Chart(at("charts"), { name: "Training loss", format: loss }),
-  consensus: new Chart(at("charts"), { name: "Distance between models", format: percent }),
-  bytes: new Chart(at("charts"), { name: "Traffic", format: bytes, least: 1000 }),
+  accuracy: new Chart(at("charts"), { name: "Accuracy", format: scaled.percent, to: 1 }),
+  loss: new Chart(at("charts"), { name: "Training loss", format: scaled.loss, least: 0.01 }),
+  consensus: new Chart(at("charts"), { name: "Distance between models", format: scaled.percent, least: 0.01 }),
+  bytes: new Chart(at("charts"), { name: "Traffic", format: scaled.bytes, least: 1000 }),
 };
 
 function remember(time, node) {
@@ -63,7 +71,8 @@ async function recall() {
 
 function banners(status, nodes) {
   const notes = [];
-  const note = (tone, title, text) => notes.push({ tone, title, text });
+  const note = (tone, title, text) =>
+    notes.push({ tone, title, text: text[0].toUpperCase() + text.slice(1) });
   if (!seen.open) {
     const since = seen.heard ? ` since ${new Date(seen.heard).toLocaleTimeString()}` : "";
     note("bad", "Disconnected.", `Nothing is heard from the daemon${since}; the values below are ` +
@@ -107,6 +116,7 @@ function banners(status, nodes) {
 
 function figures(rows) {
   const list = at("figures");
+  list.classList.toggle("ten", rows.length === 10);
   rows.forEach(([name, value, more], i) => {
     let row = list.children[i];
     if (!row) {
@@ -141,8 +151,8 @@ function one(node) {
   headline("accuracy, scored by peers on their own rows", node.cross_accuracy,
     `${PHASES[node.phase] ?? "A node"}${peers.length ? " with " + partners : ""}`,
     `node ${node.node} · network ${short(node.network)} · version ${node.version}`,
-    `Round ${plain(node.round)}, ${plain(node.accepted)} models merged, last ` +
-      `${duration(node.merged_s)} ago.`,
+    `Round ${plain(node.round)}, ${plain(node.accepted)} models merged, the last ` +
+      `${ago(node.merged_s)}.`,
     share, `${plain(node.age)} of ${plain(node.age_max)} steps`);
   document.title = `${percent(node.cross_accuracy)} · ${node.phase} · Starling`;
   const saved = node.checkpoint ?? {};
@@ -157,7 +167,7 @@ function one(node) {
     ["Failed", plain(node.failed), "exchanges without an answer"],
     ["Sent", bytes(node.sent_bytes), `models ${bytes(node.payload_sent_bytes)}`],
     ["Received", bytes(node.received_bytes), `models ${bytes(node.payload_received_bytes)}`],
-    ["Checkpoint", `${duration(saved.saved_s)} ago`, saved.bytes ? bytes(saved.bytes) : "none yet"],
+    ["Checkpoint", saved.bytes ? ago(saved.saved_s) : "–", saved.bytes ? bytes(saved.bytes) : "none yet"],
     ["Up", duration(node.uptime_s), `boot ${plain(node.boot)}`],
   ]);
 }
@@ -238,7 +248,7 @@ function table(caption, heads, rows) {
 function neighbourhood(node) {
   const gone = (node.gone ?? []).filter((peer) => !(node.peers ?? []).some((p) => p.id === peer.id));
   const peers = [...(node.peers ?? []), ...gone].map((peer) => {
-    const [cls, state] = peer.gone_s == null ? tone(peer) : ["gone", `gone ${duration(peer.gone_s)}`];
+    const [cls, state] = peer.gone_s == null ? tone(peer) : ["gone", `gone for ${duration(peer.gone_s)}`];
     return { ...peer, cls, state };
   });
   const self = { id: node.node, short: "this node", sub: `age ${plain(node.age)}`, centre: true,
@@ -252,11 +262,11 @@ function neighbourhood(node) {
   graph.show([self, ...birds], edges,
     `This node and ${peers.length} neighbours: ` +
     peers.map((peer) => `${short(peer.id)} ${peer.state}`).join(", "));
-  table("Neighbours, all linked directly; counts since the link was made",
+  table("All linked directly; counts since the link was made",
     ["Peer", "State", "Age", "Merged", "Rejected", "Failed", "Last exchange"],
     peers.map((peer) => ({ cls: peer.cls, cells: [short(peer.id), peer.state, plain(peer.age),
       plain(peer.accepted), plain(peer.rejected), plain(peer.failed),
-      peer.last_exchange_s == null ? "never" : `${duration(peer.last_exchange_s)} ago`] })));
+      peer.last_exchange_s == null ? "never" : ago(peer.last_exchange_s)] })));
 }
 
 function flock(status, nodes) {
@@ -278,7 +288,7 @@ function flock(status, nodes) {
   }
   graph.show(birds, [...edges.values()], `${nodes.length} nodes, ${edges.size} links: ` +
     nodes.map((node) => `${short(node.node)} ${node.phase}`).join(", "));
-  table("The nodes of the flock",
+  table("Test: rows that nobody trained on. By peers: rows that they hold out.",
     ["Node", "Phase", "Round", "Age", "Loss", "Test", "By peers", "Peers", "Sent", "Boots"],
     nodes.map((node) => ({ cls: phase(node), href: node.dashboard, cells: [short(node.node), node.phase, plain(node.round),
       plain(node.age), fixed(3)(node.loss), percent(node.test_accuracy), percent(node.cross_accuracy),
@@ -340,6 +350,8 @@ function show(status) {
     sky.agree(mean(nodes.map((node) => node.consensus)));
   }
   at("mesh-name").textContent = status.nodes ? "The flock" : "Neighbourhood";
+  at("list-name").textContent = status.nodes ? "Nodes" : "Neighbours";
+  at("more").hidden = Boolean(status.nodes);
   alive();
 }
 
@@ -398,6 +410,8 @@ at("pause").addEventListener("click", () => {
   at("pause").setAttribute("aria-pressed", String(paused));
   draw();
 });
-theme(localStorage.getItem("theme"));
+const stored = () => localStorage.getItem("theme");
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme(stored()));
+theme(stored());
 setInterval(alive, 1000);
 follow();

@@ -1,6 +1,6 @@
 // Curves over time as SVG, each with a sentence, a readout that keys can move, and a table.
 const NS = "http://www.w3.org/2000/svg";
-const LEFT = 46;
+const LEFT = 52;
 const RIGHT = 14;
 const TOP = 12;
 const BOTTOM = 22;
@@ -22,7 +22,7 @@ export function html(name, properties = {}, ...children) {
 
 export function duration(seconds) {
   if (seconds == null) return "–";
-  if (seconds < 100) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  if (seconds < 100) return `${seconds < 10 ? +seconds.toFixed(1) : Math.round(seconds)} s`;
   if (seconds < 6000) return `${Math.round(seconds / 60)} min`;
   return seconds < 172800 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86400).toFixed(1)} d`;
 }
@@ -93,7 +93,7 @@ export class Chart {
       const text = svg("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, root);
       text.textContent = this.format(v);
     }
-    const pace = step(end, Math.max(2, Math.floor(w / 130)));
+    const pace = step(end, Math.max(2, Math.floor(w / 90)));
     for (let t = 0; t <= end * 1.0001; t += pace) {
       const anchor = t + pace > end && x(t) > w - 40 ? "end" : t === 0 ? "start" : "middle";
       const text = svg("text", { x: x(t), y: h - 6, "text-anchor": anchor }, root);
@@ -171,7 +171,7 @@ export class Chart {
     const texts = few.map((one) =>
       (known.length > 1 ? `${one.label} ` : "") + this.format(one.value, true));
     const when = this.at == null ? "" : `${duration(this.at)}: `;
-    this.output.textContent = texts.length ? when + texts.join(", ") : "no value yet";
+    this.output.textContent = when + (texts.join(", ") || "no value");
   }
 
   speak() {

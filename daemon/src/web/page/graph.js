@@ -1,13 +1,16 @@
 // Who exchanges with whom: around one node its neighbours, or all nodes of a flock in a ring.
 import { svg } from "/chart.js";
 
-const [W, H] = [460, 400];
-const CENTRE = { x: W / 2, y: H / 2 - 6 };
+// Units across; how many there are down follows from the place that the page gives.
+const W = 460;
+const [LOW, HIGH] = [300, 760];
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Graph {
   constructor(parent) {
-    this.svg = svg("svg", { role: "img", viewBox: `0 0 ${W} ${H}` }, parent);
+    this.svg = svg("svg", { role: "img" }, parent);
+    this.shown = [[], [], ""];
+    new ResizeObserver(() => this.show(...this.shown)).observe(this.svg);
     this.edges = svg("g", {}, this.svg);
     this.pulses = svg("g", {}, this.svg);
     this.nodes = svg("g", {}, this.svg);
@@ -17,7 +20,12 @@ export class Graph {
 
   // Nodes: {id, short, sub, tone, kind, share, centre}; edges: {a, b, tone, merges}.
   show(nodes, edges, says) {
+    this.shown = [nodes, edges, says];
     this.svg.setAttribute("aria-label", says);
+    const shape = this.svg.clientHeight / this.svg.clientWidth || 0.85;
+    this.height = Math.min(Math.max(W * shape, LOW), HIGH);
+    this.centre = { x: W / 2, y: this.height / 2 };
+    this.svg.setAttribute("viewBox", `0 0 ${W} ${this.height}`);
     const places = this.places(nodes);
     this.edges.replaceChildren();
     for (const { a, b, tone, merges } of edges) {
@@ -50,12 +58,12 @@ export class Graph {
     const ring = Math.max(...this.slots.values(), 0) + 1;
     const places = new Map();
     for (const node of nodes) {
-      if (node.centre) { places.set(node.id, CENTRE); continue; }
+      if (node.centre) { places.set(node.id, this.centre); continue; }
       const angle = (this.slots.get(node.id) / ring) * 2 * Math.PI - Math.PI / 2;
       const reach = ring > 14 && this.slots.get(node.id) % 2 ? 0.72 : 1;
       places.set(node.id, {
-        x: CENTRE.x + Math.cos(angle) * (W / 2 - 62) * reach,
-        y: CENTRE.y + Math.sin(angle) * (H / 2 - 46) * reach,
+        x: this.centre.x + Math.cos(angle) * (W / 2 - 62) * reach,
+        y: this.centre.y + Math.sin(angle) * (this.height / 2 - 58) * reach,
       });
     }
     return places;
@@ -79,12 +87,13 @@ export class Graph {
       const cross = `M${at.x - r} ${at.y - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`;
       svg("path", { class: "cross", d: cross, fill: "none" }, group);
     }
-    const below = at.y + radius + (share > 0 ? 20 : 15);
-    const text = svg("text", { x: at.x, y: below, "text-anchor": "middle" }, group);
-    text.textContent = short;
-    if (many) return;
-    const second = svg("text", { class: "sub", x: at.x, y: below + 13, "text-anchor": "middle" }, group);
-    second.textContent = sub;
+    // Names stand outside of the ring, where no line crosses them.
+    const above = !centre && at.y < this.centre.y - 20;
+    const gap = radius + (share > 0 ? 19 : 14);
+    const first = above ? at.y - gap - (many ? -6 : 7) : at.y + gap;
+    const place = { x: at.x, "text-anchor": "middle" };
+    svg("text", { ...place, y: first }, group).textContent = short;
+    if (!many) svg("text", { ...place, class: "sub", y: first + 13 }, group).textContent = sub;
   }
 
   pulse(from, to, tone) {

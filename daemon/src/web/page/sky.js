@@ -47,7 +47,9 @@ export class Sky {
     pen.fillStyle = getComputedStyle(canvas).getPropertyValue("--bird");
     const t = this.time * 0.35;
     const spread = 0.55 + 0.75 * (1 - this.unity);
-    const [cx, cy] = [w * (0.56 + 0.07 * Math.sin(t * 0.7)), h * (0.42 + 0.07 * Math.cos(t))];
+    const narrow = w < 620;
+    const [mx, my] = narrow ? [0.72, 0.3] : [0.56, 0.42];
+    const [cx, cy] = [w * (mx + 0.07 * Math.sin(t * 0.7)), h * (my + 0.07 * Math.cos(t))];
     const [rx, ry] = [Math.min(w * 0.3, 330) * spread, h * 0.36 * spread];
     for (const bird of this.birds) {
       // The cloud turns over like a ribbon; each bird wanders a little within it.
