@@ -106,7 +106,7 @@ mod tests {
         let (least, most) =
             gaps.fold((f64::MAX, 0.0), |(a, b): (f64, f64), gap| (a.min(gap), b.max(gap)));
         assert_eq!(least, most, "{least} {most}");
-        assert_eq!(columns["loss"][0], 0.33333);
+        assert_eq!(columns["loss"][0], 0.333333);
         assert_eq!(columns["consensus"][0], Value::Null);
         assert!(columns.to_string().len() < 100_000);
     }

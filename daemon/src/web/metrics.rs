@@ -251,7 +251,7 @@ mod tests {
             "round_times": {"bounds_s": [0.5, 1.0], "counts": [3, 2, 1], "total_s": 4.5},
         });
         let mut counts = Counts::new();
-        counts.insert(("checkpoint.failed", "no \"space\"\nleft".into()), 2);
+        counts.insert(("checkpoint.failed", "no \"room\"\nleft".into()), 2);
         counts.insert(("checkpoint.failed", "broken".into()), 1);
         counts.insert(("frame.rejected", "flood".into()), 9);
         render(&status, &counts, true, Some(1 << 40))
@@ -285,7 +285,7 @@ mod tests {
         assert!(text.contains("starling_events_total{event=\"peer.banned\"} 0"), "{text}");
         let unknown = text.lines().find(|line| line.starts_with("starling_validation"));
         assert_eq!(unknown, None, "what is not known has no sample");
-        assert!(!text.contains("space"), "a text became a label");
+        assert!(!text.contains("room"), "a text became a label");
     }
 
     #[test]

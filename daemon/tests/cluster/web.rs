@@ -1,13 +1,24 @@
 //! What a daemon serves over HTTP: what there is, that it is true, and what it does not put up
 //! with.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write, stderr};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Daemon, Home, PATIENCE, digits, flock, folder, number, wait_for, whole};
+use crate::demo::FLIGHT_MAX;
+use crate::harness::{
+    Daemon, Home, PATIENCE, Process, binary, digits, flock, folder, number, starling, wait_for,
+    whole,
+};
+use crate::restart::block;
 
 /// Longer than a daemon puts up with a slow client.
 const CUT_MAX: Duration = Duration::from_secs(10);
@@ -114,6 +125,8 @@ fn metrics_status_and_history_say_the_same_and_health_is_true() {
     assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
     assert!(head.contains("nosniff") && !head.contains("access-control"), "{head}");
 
+    assert_known_to_prometheus(&text);
+
     // Its only neighbour dies: no longer ready, and remembered as gone.
     daemons.remove(1).kill();
     let (_, ready) = wait_for("a node that is not ready", PATIENCE, || {
@@ -123,7 +136,124 @@ fn metrics_status_and_history_say_the_same_and_health_is_true() {
     assert_eq!(ready["checks"]["storage"]["ok"], true, "{ready}");
     let status = json(address, "/api/status").1;
     assert_eq!(status["gone"].as_array().map(Vec::len), Some(1), "{status}");
+    // What the alerts on lonely nodes look at.
+    let text = wait_for("an isolated node", PATIENCE, || {
+        Some(get(address, "/metrics").2).filter(|text| metric(text, "isolated") == 1.0)
+    });
+    assert_eq!(metric(&text, "ready"), 0.0);
+    assert_eq!(metric(&text, "peers{state=\"linked\"}"), 0.0);
+    assert_eq!(metric(&text, "isolations_total"), 1.0);
+    assert!(metric(&text, "last_merge_age_seconds") > 0.0);
     daemons.remove(0).stop();
+}
+
+/// Names in a text that are metrics of ours.
+fn names(text: &str) -> BTreeSet<String> {
+    let ends = |letter: char| !(letter.is_ascii_alphanumeric() || letter == '_');
+    let found = text
+        .match_indices("starling_")
+        .filter(|(at, _)| text[..*at].chars().next_back().is_none_or(ends));
+    let whole = found.filter_map(|(at, _)| text[at..].split(ends).next());
+    whole.map(|name| name.strip_suffix("_bucket").unwrap_or(name).to_owned()).collect()
+}
+
+/// What the alerts and the Grafana dashboard ask for is there, and Prometheus's own checker, where
+/// it is installed, has nothing to say against any of it.
+fn assert_known_to_prometheus(text: &str) {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let served: BTreeSet<String> = types.map(str::to_owned).collect();
+    for file in ["prometheus/starling.rules.yml", "grafana/starling.json"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging").join(file);
+        let asked = names(&fs::read_to_string(&path).expect(file));
+        assert!(asked.len() > 5, "{file}: {asked:?}");
+        let unknown: Vec<_> = asked.difference(&served).collect();
+        assert!(unknown.is_empty(), "{file} asks for {unknown:?}");
+    }
+    let monitor = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/monitor.md");
+    let explained = names(&fs::read_to_string(monitor).expect("docs/monitor.md"));
+    let unexplained: Vec<_> = served.difference(&explained).collect();
+    assert!(unexplained.is_empty(), "docs/monitor.md lacks {unexplained:?}");
+
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut promtool) = command.stdout(Stdio::piped()).spawn() else {
+        let _ = writeln!(stderr(), "SKIPPED: promtool is not installed (check metrics)");
+        return;
+    };
+    let mut input = promtool.stdin.take().expect("piped");
+    input.write_all(text.as_bytes()).expect("it reads");
+    drop(input);
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn a_disk_that_refuses_shows_in_health_and_metrics() {
+    let folder = folder();
+    let home = Home::new(folder.path(), "node");
+    let pace = ["--set", "storage.checkpoint_interval_s=0.2", "--age-max", "0", "--set", SERVE];
+    home.init(&[&digits("1/1")[..], &pace].concat());
+    let daemon = home.run();
+    let address = served(&daemon);
+    let metrics = |what: &str, wanted: &dyn Fn(&str) -> bool| {
+        wait_for(what, PATIENCE, || Some(get(address, "/metrics").2).filter(|text| wanted(text)))
+    };
+    let saved = |text: &str| text.contains("\nstarling_checkpoint_bytes ");
+    let text = metrics("a checkpoint", &saved);
+    assert_eq!((metric(&text, "degraded"), metric(&text, "ready")), (0.0, 1.0));
+    assert!(metric(&text, "checkpoint_bytes") > 1000.0 && metric(&text, "disk_free_bytes") > 0.0);
+
+    block(&home.path("checkpoints"));
+    let text = metrics("a degraded node", &|text| metric(text, "degraded") == 1.0);
+    assert!(metric(&text, "checkpoints_total{result=\"failed\"}") >= 1.0);
+    assert_eq!(metric(&text, "ready"), 0.0);
+    let (code, ready) = json(address, "/readyz");
+    assert_eq!(code, 503);
+    assert_eq!(ready["checks"]["storage"]["ok"], false, "{ready}");
+    let older = |text: &str| metric(text, "checkpoint_age_seconds") > 1.0;
+    metrics("an old checkpoint", &older);
+
+    fs::remove_file(home.path("checkpoints")).expect("removed");
+    metrics("a recovered node", &|text| metric(text, "degraded") == 0.0);
+    daemon.stop();
+}
+
+#[test]
+fn a_demo_shows_its_flock_and_marks_whom_it_killed() {
+    let folder = folder();
+    let mut command = starling();
+    command.args(["demo", "--nodes", "3", "--json", "--dashboard", "--seconds", "600"]);
+    command.args(["--kill-every", "4"]).env("TMPDIR", folder.path());
+    let mut demo = Process::start(&mut command);
+    let told = wait_for("the dashboard's address", PATIENCE, || {
+        let lines = demo.out();
+        let line = lines.iter().find(|line| line.contains("demo.dashboard"))?;
+        serde_json::from_str::<Value>(line).ok()
+    });
+    let url = told["url"].as_str().expect("a text");
+    let address = url.strip_prefix("http://").and_then(|url| url.strip_suffix('/'));
+    let address: SocketAddr = address.expect("an address").parse().expect("a socket address");
+    assert!(address.ip().is_loopback());
+    let nodes = |wanted: &dyn Fn(&[Value]) -> bool| {
+        let what = "the flock as wanted";
+        wait_for(what, FLIGHT_MAX, || {
+            let status = json(address, "/api/status").1;
+            status["nodes"].as_array().filter(|nodes| wanted(nodes)).map(|_| status.clone())
+        })
+    };
+    nodes(&|nodes| {
+        let linked = |node: &Value| node["peers"].as_array().is_some_and(|peers| peers.len() == 2);
+        nodes.len() == 3 && nodes.iter().all(linked)
+    });
+    nodes(&|nodes| nodes.iter().any(|node| node["test_accuracy"].is_number()));
+    let status = nodes(&|nodes| nodes.iter().any(|node| node["phase"] == "killed"));
+    assert!(whole(&status, "kills") >= 1, "{status}");
+    let history = json(address, "/api/history").1;
+    assert_eq!(history.as_object().map(serde_json::Map::len), Some(3), "{history}");
+    assert_eq!(get(address, "/metrics").0, 404, "a flock is no node");
+    demo.signal(Signal::INT);
+    assert_eq!(demo.ended(PATIENCE).code(), Some(75));
 }
 
 #[test]
@@ -223,4 +353,30 @@ fn a_port_that_is_taken_is_a_warning_and_no_more() {
     daemon.event("round.completed");
     assert_eq!(daemon.count("serve.started"), 0);
     daemon.stop();
+}
+
+#[test]
+fn a_socket_that_systemd_holds_is_taken_over() {
+    let folder = folder();
+    let home = Home::new(folder.path(), "node");
+    home.init(&digits("1/1"));
+    let held = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = held.local_addr().expect("bound");
+    // As systemd passes it: the first descriptor after the standard ones, and the number of the
+    // process that it is for.
+    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
+    let mut command = binary(Path::new("sh"));
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_starling"), "run", "--state-dir"]);
+    command.arg(&home.0).stdin(Stdio::from(OwnedFd::from(held)));
+    let mut daemon = Process::start(&mut command);
+    wait_for("an answer at the port", PATIENCE, || {
+        assert!(daemon.is_alive(), "{:?}", daemon.err());
+        let started = daemon.err().iter().any(|line| line.contains("\"serve.started\""));
+        started.then_some(())
+    });
+    wait_for("a node that is ready", PATIENCE, || {
+        Some(json(address, "/readyz").0).filter(|code| *code == 200)
+    });
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended(PATIENCE).code(), Some(0));
 }

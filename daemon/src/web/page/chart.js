@@ -39,7 +39,7 @@ export class Chart {
   constructor(parent, { name, format, from = 0, to = null, least = 1e-6 }) {
     Object.assign(this, { name, format, from, to, least, series: [], at: null });
     this.id = `chart-${(count += 1)}`;
-    this.output = html("output");
+    this.output = html("output", { ariaLive: "off" });
     this.svg = svg("svg", { role: "img", tabindex: "0", "aria-labelledby": `${this.id}-says` });
     this.says = html("p", { id: `${this.id}-says`, className: "quiet" });
     this.table = html("table");
@@ -140,12 +140,15 @@ export class Chart {
     if (event.key === "Escape") return this.move(null);
     if (jump == null) return;
     event.preventDefault();
+    // Told when it was asked for by keys, and not at every new sample.
+    this.output.ariaLive = "polite";
     const from = this.at ?? this.end;
     this.move(Math.min(Math.max(from + jump * this.end, 0), this.end));
   }
 
   move(at) {
     this.at = at;
+    if (at == null) this.output.ariaLive = "off";
     this.cursor();
   }
 
