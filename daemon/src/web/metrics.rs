@@ -184,7 +184,7 @@ impl Page<'_> {
         }
         let of = |wanted: &str| -> f64 {
             let found = counts.iter().filter(|((event, _), _)| *event == wanted);
-            found.map(|(_, count)| *count as f64).sum()
+            found.map(|(_, count)| *count).sum::<u64>() as f64
         };
         self.head("checkpoints_total", "counter", "Checkpoints, by what became of them.");
         for (result, event) in [
