@@ -8,8 +8,8 @@ use starling_learning::compress::Codec;
 use starling_learning::data::partition::Split;
 
 use crate::values::{
-    DataSource, Found, LogFormat, Part, Written, boolean, is_address, is_peer, line, list, parsed,
-    path, socket, source, within,
+    DataSource, Found, LogFormat, Part, Written, boolean, endpoint, is_address, is_peer, line,
+    list, parsed, path, socket, source, within,
 };
 
 /// One key.
@@ -185,6 +185,12 @@ table! {
     /// reach another machine's through ssh. A port that is taken is a warning and no more.
     "serve" "listen" => serve_listen: Option<SocketAddr> = None,
     socket, "an IP address with a port, or an empty text for none", "127.0.0.1:9464";
+
+    /// OpenTelemetry collector that gets metrics and log lines every ten seconds, as OTLP over HTTP
+    /// in JSON. Empty for none. Without encryption, so it should be one of this machine.
+    "serve" "otlp" => serve_otlp: String = String::new(),
+    endpoint, "http:// with a host, a port if it is not 4318, and no path; or an empty text",
+    "http://127.0.0.1:4318";
 
     /// Added to the process's niceness: 19 leaves the processor to everyone else.
     "resources" "nice" => nice: u8 = 0,

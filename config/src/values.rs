@@ -261,6 +261,25 @@ pub(crate) fn socket(found: Found<'_>) -> Reading<Option<SocketAddr>> {
     }
 }
 
+/// Longest name of a host, by DNS, with scheme and port.
+const ENDPOINT_BYTES_MAX: usize = 7 + 253 + 6;
+
+/// An HTTP address without a path, or none if empty.
+pub(crate) fn endpoint(found: Found<'_>) -> Reading<String> {
+    let fits = |text: &&str| {
+        let host = |text: &str| {
+            let (host, port) = text.rsplit_once(':').unwrap_or((text, "4318"));
+            let bracketed = host.starts_with('[') && host.ends_with(']');
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+            let named = !host.is_empty() && host.chars().all(plain);
+            (named || bracketed) && port.parse::<u16>().is_ok_and(|port| port > 0)
+        };
+        text.is_empty()
+            || text.len() <= ENDPOINT_BYTES_MAX && text.strip_prefix("http://").is_some_and(host)
+    };
+    found.text().filter(fits).map(str::to_owned).ok_or_else(|| found.to_string())
+}
+
 /// At most `count_max` texts that each pass `fits`.
 pub(crate) fn list(
     count_max: usize,

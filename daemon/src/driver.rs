@@ -349,7 +349,7 @@ impl Running {
             boot: self.driver.boot,
             age_max: self.driver.age_max,
             addresses: &self.addresses,
-            dashboard: self.driver.board.as_ref().map(Board::url),
+            dashboard: self.driver.board.as_ref().and_then(Board::url),
             ready: self.ready,
             degraded: self.save_failed,
             checkpoint: self.checkpoint.as_ref(),

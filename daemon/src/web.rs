@@ -5,22 +5,26 @@
 
 mod answer;
 mod events;
+mod export;
 mod health;
 mod history;
 mod metrics;
 mod server;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use starling_config::Config;
 use starling_node::event::Event;
 use tokio::sync::watch;
 
 use self::history::History;
+use self::metrics::Family;
 use crate::log::{self, Followed};
 
 /// Nodes whose history is kept: as many as a demo may have.
@@ -51,6 +55,8 @@ struct Shared {
     published: watch::Sender<Arc<Published>>,
     memory: Mutex<Memory>,
     follow: Follow,
+    /// Log lines that no collector took.
+    dropped: AtomicU64,
     /// Where it is served.
     url: OnceLock<String>,
     /// Of the node; a flock has none.
@@ -76,6 +82,7 @@ impl Board {
             published: watch::Sender::new(Arc::new(nothing)),
             memory: Mutex::default(),
             follow,
+            dropped: AtomicU64::new(0),
             url: OnceLock::new(),
             state_dir,
         }))
@@ -93,6 +100,8 @@ impl Board {
                 let gone = memory.departed(&status, now);
                 if let Some(status) = status.as_object_mut() {
                     status.insert("gone".into(), gone);
+                    let dropped = self.0.dropped.load(Ordering::Relaxed);
+                    status.insert("export_dropped".into(), dropped.into());
                 }
             }
         }
@@ -104,9 +113,17 @@ impl Board {
         self.0.published.send_replace(Arc::new(Published { at: now, status, text }));
     }
 
-    /// What to type into a browser on this machine.
-    pub fn url(&self) -> &str {
-        self.0.url.get().map_or("", String::as_str)
+    /// What to type into a browser on this machine, if it is served.
+    pub fn url(&self) -> Option<&str> {
+        self.0.url.get().map(String::as_str)
+    }
+
+    /// All metrics as of now, if it is a node's.
+    fn families(&self) -> Option<Vec<Family>> {
+        let (latest, directory) = (self.latest(), self.0.state_dir.as_ref()?);
+        let (ready, _) = health::ready(latest.at.elapsed(), &latest.status, directory);
+        let free = health::free_bytes(directory);
+        Some(metrics::families(&latest.status, &log::counts(), ready, free))
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -166,25 +183,33 @@ pub fn passed_listener() -> Option<TcpListener> {
     listenfd::ListenFd::from_env().take_tcp_listener(0).ok().flatten()
 }
 
-/// Serves a node if it is configured or a socket was passed. A failure is told and no more: nobody
-/// watching is no reason not to learn.
-pub fn start(
-    state_dir: &Path,
-    listen: Option<SocketAddr>,
-    passed: Option<TcpListener>,
-) -> Option<Board> {
-    let wished = listen.map_or_else(|| "a passed socket".to_owned(), |listen| listen.to_string());
+/// Shows a node where it is wished: to whoever calls, at an address or a passed socket, and to a
+/// collector. A failure is told and no more: nobody watching is no reason not to learn.
+pub fn start(state_dir: &Path, config: &Config, passed: Option<TcpListener>) -> Option<Board> {
+    let listen = config.serve_listen;
     let listener = match (passed, listen) {
-        (Some(passed), _) => Ok(passed),
-        (None, Some(listen)) => TcpListener::bind(listen),
-        (None, None) => return None,
+        (Some(passed), _) => Some(Ok(passed)),
+        (None, Some(listen)) => Some(TcpListener::bind(listen)),
+        (None, None) => None,
     };
-    let board = Board::new(Some(state_dir.to_owned()), Box::new(log::follow));
-    if let Err(error) = listener.and_then(|listener| serve(listener, board.clone())) {
-        log::emit(&Event::ServeFailed { address: wished, reason: error.to_string() });
+    if listener.is_none() && config.serve_otlp.is_empty() {
         return None;
     }
-    log::emit(&Event::ServeStarted { address: board.url().to_owned() });
+    let board = Board::new(Some(state_dir.to_owned()), Box::new(log::follow));
+    match listener.map(|listener| serve(listener?, board.clone())) {
+        None => {}
+        Some(Ok(())) => {
+            let address = board.url().unwrap_or_default().to_owned();
+            log::emit(&Event::ServeStarted { address });
+        }
+        Some(Err(error)) => {
+            let address = listen.map_or("a passed socket".to_owned(), |listen| listen.to_string());
+            log::emit(&Event::ServeFailed { address, reason: error.to_string() });
+        }
+    }
+    if !config.serve_otlp.is_empty() {
+        tokio::spawn(export::run(config.serve_otlp.clone(), board.clone()));
+    }
     Some(board)
 }
 

@@ -90,6 +90,11 @@ events! {
     ServeFailed "serve.failed" Warn { address: String, reason: String }
         "Dashboard, metrics and health are not served; the node itself goes on."
         "Free the port or set serve.listen to another one, then restart.";
+    ExportFailed "export.failed" Warn { address: String, reason: String }
+        "The OpenTelemetry collector does not take metrics and log lines; said once until it does."
+        "Check that it runs and speaks OTLP over HTTP, or empty serve.otlp.";
+    ExportRecovered "export.recovered" Info { address: String, dropped: u64 }
+        "It takes them again; so many log lines of this boot never reached it." "None.";
     MeshWaiting "mesh.waiting" Info { peers: usize, wanted: usize, reason: String }
         "Training waits, and why."
         "Check that other members run and that their addresses can be reached.";

@@ -114,7 +114,7 @@ async fn serve(
     let (listen, mdns) = (config.listen.clone(), config.mdns);
     let net = Net::start(Options { key: key.clone(), listen, mdns, border }).await?;
     let (control, _guard) = control::serve(&store.path("control.sock"))?;
-    let board = web::start(store.root(), config.serve_listen, passed);
+    let board = web::start(store.root(), config, passed);
     let (id, age_max) = (network.id, network.spec.training.age_max);
     let identity = Identity { key: key.clone(), epoch, chain, contacts, resumed };
     let driver = Driver {

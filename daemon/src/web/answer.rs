@@ -11,7 +11,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Board;
 use super::events::Follower;
 use super::{health, metrics};
-use crate::log;
 
 /// What is sent back.
 pub(super) type Reply = Response<UnsyncBoxBody<Bytes, std::convert::Infallible>>;
@@ -92,11 +91,9 @@ pub(super) fn answer(path: &str, board: &Board) -> Reply {
         ("/readyz", Some(directory)) => {
             checked(health::ready(latest.at.elapsed(), &latest.status, directory))
         }
-        ("/metrics", Some(directory)) => {
-            let free = health::free_bytes(directory);
-            let (ready, _) = health::ready(latest.at.elapsed(), &latest.status, directory);
-            let text = metrics::render(&latest.status, &log::counts(), ready, free);
-            whole(StatusCode::OK, metrics::CONTENT_TYPE, text)
+        ("/metrics", Some(_)) => {
+            let families = board.families().unwrap_or_default();
+            whole(StatusCode::OK, metrics::CONTENT_TYPE, metrics::render(&families))
         }
         _ => refusal(
             StatusCode::NOT_FOUND,

@@ -79,9 +79,46 @@ const PLAIN: [Plain; 20] = [
     ("boot", "gauge", "/boot", "How often the node was started."),
 ];
 
-/// The text, growing.
+/// One number with its labels; a histogram's have suffixes.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    suffix: &'static str,
+    pub(super) labels: Vec<(&'static str, String)>,
+    pub(super) value: f64,
+}
+
+/// All samples of one metric.
+#[derive(Clone, Debug)]
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) help: &'static str,
+    pub(super) samples: Vec<Sample>,
+}
+
+impl Family {
+    /// Of a histogram: its bounds, how many lie between them, and the sum of all.
+    pub(super) fn buckets(&self) -> (Vec<f64>, Vec<u64>, f64) {
+        let (mut bounds, mut counts, mut sum, mut below) = (Vec::new(), Vec::new(), 0.0, 0.0);
+        for sample in &self.samples {
+            match sample.suffix {
+                "_bucket" => {
+                    let bound = sample.labels.first().and_then(|(_, bound)| bound.parse().ok());
+                    bounds.extend(bound.filter(|bound: &f64| bound.is_finite()));
+                    counts.push((sample.value - below) as u64);
+                    below = sample.value;
+                }
+                "_sum" => sum = sample.value,
+                _ => {}
+            }
+        }
+        (bounds, counts, sum)
+    }
+}
+
+/// The metrics, growing.
 struct Page<'a> {
-    text: String,
+    families: Vec<Family>,
     status: &'a Value,
 }
 
@@ -95,16 +132,20 @@ fn escaped(text: &str) -> String {
 }
 
 impl Page<'_> {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.text, "# HELP starling_{name} {help}\n# TYPE starling_{name} {kind}");
+    fn head(&mut self, name: &'static str, kind: &'static str, help: &'static str) {
+        self.families.push(Family { name, kind, help, samples: Vec::new() });
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
-        let labels: Vec<String> =
-            labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect();
-        let labels =
-            if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        let _ = writeln!(self.text, "starling_{name}{labels} {value}");
+    /// A sample of the last family.
+    fn sample(&mut self, labels: &[(&'static str, &str)], value: f64) {
+        self.part("", labels, value);
+    }
+
+    fn part(&mut self, suffix: &'static str, labels: &[(&'static str, &str)], value: f64) {
+        let labels = labels.iter().map(|(key, text)| (*key, (*text).to_owned())).collect();
+        if let Some(family) = self.families.last_mut() {
+            family.samples.push(Sample { suffix, labels, value });
+        }
     }
 
     fn at(&self, pointer: &str) -> Option<f64> {
@@ -118,15 +159,15 @@ impl Page<'_> {
     fn who(&mut self) {
         let (version, network) = (self.text_at("version"), self.text_at("network"));
         self.head("build_info", "gauge", "The version that runs and its network; always 1.");
-        self.sample("build_info", &[("network", &network), ("version", &version)], 1.0);
+        self.sample(&[("network", &network), ("version", &version)], 1.0);
         let phase = self.text_at("phase");
         self.head("phase", "gauge", "1 for the phase that the node is in, 0 for others.");
         for name in PHASES {
-            self.sample("phase", &[("phase", name)], f64::from(u8::from(name == phase)));
+            self.sample(&[("phase", name)], f64::from(u8::from(name == phase)));
         }
         let peers = self.status.get("peers").and_then(Value::as_array).map_or(0, Vec::len);
         self.head("peers", "gauge", "Linked members.");
-        self.sample("peers", &[("state", "linked")], peers as f64);
+        self.sample(&[("state", "linked")], peers as f64);
     }
 
     fn plain(&mut self) {
@@ -134,7 +175,7 @@ impl Page<'_> {
             self.head(name, kind, help);
             // What is not known yet has no sample.
             if let Some(value) = self.at(pointer) {
-                self.sample(name, &[], value);
+                self.sample(&[], value);
             }
         }
     }
@@ -143,7 +184,7 @@ impl Page<'_> {
         self.head("updates_received_total", "counter", "Models of peers, by what became of them.");
         for result in ["accepted", "rejected"] {
             let value = self.at(&format!("/{result}")).unwrap_or_default();
-            self.sample("updates_received_total", &[("result", result)], value);
+            self.sample(&[("result", result)], value);
         }
         self.head("network_bytes_total", "counter", "Bytes of frames: of models, and all others.");
         for direction in ["sent", "received"] {
@@ -151,7 +192,7 @@ impl Page<'_> {
             let models = self.at(&format!("/payload_{direction}_bytes")).unwrap_or_default();
             for (kind, value) in [("model", models), ("control", (all - models).max(0.0))] {
                 let labels = [("direction", direction), ("kind", kind)];
-                self.sample("network_bytes_total", &labels, value);
+                self.sample(&labels, value);
             }
         }
     }
@@ -168,10 +209,10 @@ impl Page<'_> {
         for (place, count) in counts.iter().enumerate() {
             below += count;
             let bound = bounds.get(place).map_or_else(|| "+Inf".to_owned(), f64::to_string);
-            self.sample("round_duration_seconds_bucket", &[("le", &bound)], below);
+            self.part("_bucket", &[("le", &bound)], below);
         }
-        self.sample("round_duration_seconds_sum", &[], total);
-        self.sample("round_duration_seconds_count", &[], below);
+        self.part("_sum", &[], total);
+        self.part("_count", &[], below);
     }
 
     fn counted(&mut self, counts: &Counts) {
@@ -179,7 +220,7 @@ impl Page<'_> {
             self.head(name, "counter", help);
             for ((_, reason), count) in counts.iter().filter(|((counted, _), _)| *counted == event)
             {
-                self.sample(name, &[("reason", reason)], *count as f64);
+                self.sample(&[("reason", reason)], *count as f64);
             }
         }
         let of = |wanted: &str| -> f64 {
@@ -192,7 +233,7 @@ impl Page<'_> {
             ("failed", "checkpoint.failed"),
             ("corrupt", "checkpoint.corrupt"),
         ] {
-            self.sample("checkpoints_total", &[("result", result)], of(event));
+            self.sample(&[("result", result)], of(event));
         }
         for (name, event, help) in [
             ("dials_failed_total", "peer.unreachable", "Known nodes that could not be reached."),
@@ -205,36 +246,54 @@ impl Page<'_> {
             ("quarantines_total", "peer.quarantined", "How often a peer was left alone."),
         ] {
             self.head(name, "counter", help);
-            self.sample(name, &[], of(event));
+            self.sample(&[], of(event));
         }
+        self.head("export_dropped_total", "counter", "Log lines that no collector took.");
+        self.sample(&[], self.at("/export_dropped").unwrap_or_default());
         self.head("events_total", "counter", "Log events by name, those held back included.");
         // All of them from the start: an increase from nothing to one is none to Prometheus.
         for entry in CATALOGUE {
-            self.sample("events_total", &[("event", entry.name)], of(entry.name));
+            self.sample(&[("event", entry.name)], of(entry.name));
         }
     }
 }
 
-/// The whole page.
-pub(super) fn render(
+/// All metrics of a node.
+pub(super) fn families(
     status: &Value,
     counts: &Counts,
     ready: bool,
     disk_free: Option<u64>,
-) -> String {
-    let mut page = Page { text: String::new(), status };
+) -> Vec<Family> {
+    let mut page = Page { families: Vec::new(), status };
     page.who();
     page.plain();
     page.traffic();
     page.rounds();
     page.counted(counts);
     page.head("ready", "gauge", "Whether all checks of /readyz hold.");
-    page.sample("ready", &[], f64::from(u8::from(ready)));
+    page.sample(&[], f64::from(u8::from(ready)));
+    page.head("disk_free_bytes", "gauge", "Free space where the state directory lies.");
     if let Some(free) = disk_free {
-        page.head("disk_free_bytes", "gauge", "Free space where the state directory lies.");
-        page.sample("disk_free_bytes", &[], free as f64);
+        page.sample(&[], free as f64);
     }
-    page.text
+    page.families
+}
+
+/// As Prometheus reads them.
+pub(super) fn render(families: &[Family]) -> String {
+    let mut text = String::new();
+    for Family { name, kind, help, samples } in families {
+        let _ = writeln!(text, "# HELP starling_{name} {help}\n# TYPE starling_{name} {kind}");
+        for Sample { suffix, labels, value } in samples {
+            let labels: Vec<String> =
+                labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect();
+            let labels =
+                if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            let _ = writeln!(text, "starling_{name}{suffix}{labels} {value}");
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -254,7 +313,7 @@ mod tests {
         counts.insert(("checkpoint.failed", "no \"room\"\nleft".into()), 2);
         counts.insert(("checkpoint.failed", "broken".into()), 1);
         counts.insert(("frame.rejected", "flood".into()), 9);
-        render(&status, &counts, true, Some(1 << 40))
+        render(&families(&status, &counts, true, Some(1 << 40)))
     }
 
     #[test]

@@ -380,3 +380,58 @@ fn a_socket_that_systemd_holds_is_taken_over() {
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ended(PATIENCE).code(), Some(0));
 }
+
+/// Takes one request as a collector does; its path and its body.
+fn collect(listener: &TcpListener, answer: &str) -> (String, Value) {
+    let (stream, _) = listener.accept().expect("a request");
+    stream.set_read_timeout(Some(PATIENCE)).expect("settable");
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(reader.read_line(&mut head).expect("it writes"), 0, "{head}");
+    }
+    let head = head.to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.and_then(|text| text.parse().ok()).expect("a length")];
+    reader.read_exact(&mut body).expect("the body");
+    let reply = format!("HTTP/1.1 {answer}\r\ncontent-length: 2\r\n\r\n{{}}");
+    reader.get_mut().write_all(reply.as_bytes()).expect("it reads");
+    let path = head.split(' ').nth(1).expect("a path").to_owned();
+    (path, serde_json::from_slice(&body).expect("JSON"))
+}
+
+#[test]
+fn a_collector_gets_metrics_and_lines_and_its_failures_are_told_once() {
+    let folder = folder();
+    let home = Home::new(folder.path(), "node");
+    let collector = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let setting = format!("serve.otlp=http://{}", collector.local_addr().expect("bound"));
+    home.init(&[&digits("1/1")[..], &["--age-max", "0", "--set", &setting]].concat());
+    let daemon = home.run();
+    assert_eq!(daemon.count("serve.started"), 0, "exporting opens no port");
+    let (path, _) = collect(&collector, "503 Service Unavailable");
+    assert_eq!(path, "/v1/metrics");
+    let failed = daemon.event("export.failed");
+    assert!(failed["reason"].as_str().is_some_and(|why| why.contains("503")), "{failed}");
+
+    let (_, metrics) = collect(&collector, "200 OK");
+    let list = metrics["resourceMetrics"][0]["scopeMetrics"][0]["metrics"].clone();
+    let list = list.as_array().expect("metrics").clone();
+    let round = list.iter().find(|metric| metric["name"] == "starling_round").expect("a round");
+    assert!(number(&round["gauge"]["dataPoints"][0], "asDouble") >= 1.0, "{round}");
+    let (path, logs) = collect(&collector, "200 OK");
+    assert_eq!(path, "/v1/logs");
+    let records = logs["resourceLogs"][0]["scopeLogs"][0]["logRecords"].clone();
+    let names: Vec<String> = records
+        .as_array()
+        .expect("records")
+        .iter()
+        .map(|record| record["eventName"].as_str().expect("a name").to_owned())
+        .collect();
+    // What was written before the collector took anything is not lost, and nothing comes twice.
+    assert_eq!(names.iter().filter(|name| *name == "daemon.started").count(), 1, "{names:?}");
+    assert!(names.iter().any(|name| name == "export.failed"), "{names:?}");
+    assert_eq!(whole(&daemon.event("export.recovered"), "dropped"), 0);
+    assert_eq!(daemon.count("export.failed"), 1);
+    daemon.stop();
+}

@@ -83,7 +83,7 @@ impl View {
     }
 
     pub(super) fn url(&self) -> &str {
-        self.board.url()
+        self.board.url().unwrap_or_default()
     }
 
     /// Asks the daemons if it is time, and shows what they say.
