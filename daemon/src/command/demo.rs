@@ -85,6 +85,9 @@ async fn flight(options: &Demo, plan: &Plan, landed: &AtomicBool) -> Result<(), 
     screen.say("All have joined by ticket; the flight begins.");
     fly_to_the_end(options, plan, (&mut flock, &mut view), &mut screen, began).await?;
     let seconds = began.elapsed().as_secs_f64();
+    if let Some(view) = &mut view {
+        view.look_now(&flock).await;
+    }
     let clean = flock.land().await?;
     screen.draw(&flock.nodes, seconds, plan.steps, true);
     let accuracies = flock.accuracies(plan)?;

@@ -83,7 +83,9 @@ fn reply(
         let why = "the Host header names neither this machine's loopback nor the listen address";
         return refusal(StatusCode::FORBIDDEN, why);
     }
-    if header("sec-fetch-site") == Some("cross-site") {
+    // A link that leads here is fine; a page of another site that reads from here is not.
+    let navigates = header("sec-fetch-mode") == Some("navigate");
+    if header("sec-fetch-site") == Some("cross-site") && !navigates {
         return refusal(StatusCode::FORBIDDEN, "not for pages of other sites");
     }
     if request.uri().path() != "/api/events" {

@@ -315,6 +315,9 @@ fn nothing_can_be_changed_crowded_or_tricked() {
     let foreign = "Sec-Fetch-Site: cross-site\r\n";
     let request = format!("GET /api/status HTTP/1.1\r\nHost: localhost\r\n{foreign}\r\n");
     assert_eq!(send(address, &request).0, 403);
+    let link = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n";
+    let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{link}\r\n");
+    assert_eq!(send(address, &request).0, 200, "a link from elsewhere");
     assert_eq!(send(address, "GET /livez HTTP/1.1\r\nHost: localhost:1\r\n\r\n").0, 200);
     assert_eq!(get(address, "/../../etc/passwd").0, 404);
 

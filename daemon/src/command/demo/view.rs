@@ -86,11 +86,16 @@ impl View {
         self.board.url().unwrap_or_default()
     }
 
-    /// Asks the daemons if it is time, and shows what they say.
+    /// The same once a second at most.
     pub(super) async fn look(&mut self, flock: &Flock) {
         if Instant::now() < self.due {
             return;
         }
+        self.look_now(flock).await;
+    }
+
+    /// Asks the daemons, and shows what they say.
+    pub(super) async fn look_now(&mut self, flock: &Flock) {
         self.due = Instant::now() + LOOK;
         let asked = flock.nodes.iter().map(|node| async {
             let request = json!({"command": "status"});

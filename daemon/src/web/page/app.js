@@ -179,7 +179,8 @@ function many(status, nodes) {
   const age = mean(nodes.map((node) => node.age)) ?? 0;
   headline("mean accuracy on rows that nobody trained on", score,
     `A flock of ${nodes.length}`, `data ${status.data ?? "–"} · split ${status.split ?? "–"}`,
-    `${alive.length} of ${nodes.length} nodes fly, ${plain(status.kills)} killed so far.`,
+    status.verdict ? `All have landed; ${plain(status.kills)} kills.` :
+      `${alive.length} of ${nodes.length} nodes fly, ${plain(status.kills)} killed so far.`,
     status.steps ? age / status.steps : null, `${plain(age)} of ${plain(status.steps)} steps`);
   document.title = `${percent(score)} · flock of ${nodes.length} · Starling`;
   const total = (key) => nodes.reduce((sum, node) => sum + (node[key] ?? 0), 0);
@@ -290,7 +291,7 @@ function flock(status, nodes) {
     nodes.map((node) => `${short(node.node)} ${node.phase}`).join(", "));
   table("Test: rows that nobody trained on. By peers: rows that they hold out.",
     ["Node", "Phase", "Round", "Age", "Loss", "Test", "By peers", "Peers", "Sent", "Boots"],
-    nodes.map((node) => ({ cls: phase(node), href: node.dashboard, cells: [short(node.node), node.phase, plain(node.round),
+    nodes.map((node) => ({ cls: phase(node), href: status.verdict ? null : node.dashboard, cells: [short(node.node), node.phase, plain(node.round),
       plain(node.age), fixed(3)(node.loss), percent(node.test_accuracy), percent(node.cross_accuracy),
       plain(node.peers?.length), bytes(node.sent_bytes), plain(node.boots)] })));
 }

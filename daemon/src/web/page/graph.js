@@ -3,7 +3,7 @@ import { svg } from "/chart.js";
 
 // Units across; how many there are down follows from the place that the page gives.
 const W = 460;
-const [LOW, HIGH] = [300, 760];
+const [LOW, HIGH] = [300, 540];
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Graph {
@@ -28,12 +28,14 @@ export class Graph {
     this.svg.setAttribute("viewBox", `0 0 ${W} ${this.height}`);
     const places = this.places(nodes);
     this.edges.replaceChildren();
+    // Many lines must not become one surface.
+    const fine = Math.min(1, Math.sqrt(24 / Math.max(edges.length, 1)));
     for (const { a, b, tone, merges } of edges) {
       const [from, to] = [places.get(a), places.get(b)];
       if (!from || !to) continue;
-      const width = (1 + Math.min(Math.log2(1 + merges) * 0.45, 4)).toFixed(2);
+      const width = (fine * (1 + Math.min(Math.log2(1 + merges) * 0.45, 4))).toFixed(2);
       const line = { x1: from.x, y1: from.y, x2: to.x, y2: to.y };
-      svg("line", { class: `edge ${tone}`, "stroke-width": width, ...line }, this.edges);
+      svg("line", { class: `edge ${tone}`, "stroke-width": width, "stroke-opacity": (0.8 * fine).toFixed(2), ...line }, this.edges);
       const name = `${a} ${b}`;
       const before = this.merged.get(name);
       if (before != null && merges > before) this.pulse(from, to, tone);
