@@ -298,7 +298,7 @@ mod tests {
             (
                 "[trainning]\nseed = 1\n",
                 "node.toml:1: trainning: found an unknown section, allowed are node, network, \
-                 data, training, gossip, storage, log, resources; did you mean `training`?",
+                 data, training, gossip, storage, log, serve, resources; did you mean `training`?",
             ),
             (
                 "steps_per_round = 1\n",

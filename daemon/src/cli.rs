@@ -117,8 +117,9 @@ pub struct DataOptions {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  starling demo\n  starling demo --nodes 8 --kill-every 5\n  \
-                        starling demo --data fashion-mnist --split dirichlet=0.1\n  starling demo \
-                        --fast --json | tail -1")]
+                        starling demo --dashboard --kill-every 8 --seconds 120\n  \
+                        starling demo --data fashion-mnist --split dirichlet=0.1\n  \
+                        starling demo --fast --json | tail -1")]
 pub struct Demo {
     /// Daemons to start
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=64))]
@@ -144,6 +145,9 @@ pub struct Demo {
     /// Codec of the models on the wire: ref3, int8, bf16, fp32
     #[arg(long, default_value = "ref3")]
     pub codec: String,
+    /// Show all nodes on a page that only this machine can reach, and print its address
+    #[arg(long)]
+    pub dashboard: bool,
     /// One JSON line per event, the verdict last
     #[arg(long)]
     pub json: bool,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use starling_config::Config;
 use starling_node::event::Event;
 use starling_node::jobs::Job;
@@ -28,7 +28,9 @@ use crate::exit::{Code, Failure};
 use crate::log;
 use crate::net::{Net, NetEvent};
 use crate::service::{Service, Signs};
+use crate::status::{self, Sight};
 use crate::store::Store;
+use crate::web::Board;
 
 use self::saving::{Saved, Saver};
 
@@ -64,6 +66,10 @@ pub struct Driver {
     pub parent: Option<oneshot::Receiver<()>>,
     /// Age at which learning ends, for the status.
     pub age_max: Option<f64>,
+    /// How often the node was started, for the status.
+    pub boot: u64,
+    /// Where the status is shown, if anywhere.
+    pub board: Option<Board>,
 }
 
 struct Running {
@@ -182,6 +188,7 @@ impl Running {
                     saving_for: self.saver.saving_for(),
                 });
                 self.service.status(&self.status_line());
+                self.publish();
                 if self.leaving.is_some_and(|since| since.elapsed() > DRAIN) {
                     return Ok(true);
                 }
@@ -257,6 +264,7 @@ impl Running {
                     self.ready = true;
                     log::emit(&Event::DaemonReady { addresses: addresses.clone() });
                     self.service.ready(&self.status_line());
+                    self.publish();
                 }
                 Input::Listening(addresses)
             }
@@ -283,36 +291,25 @@ impl Running {
     }
 
     fn status(&self) -> Value {
-        let node = &self.driver.node;
-        let (standing, counters) = (node.standing(), node.counters());
-        let peers: Vec<Value> = node
-            .peer_table()
-            .map(|(id, age, round)| json!({"id": id.to_string(), "age": age, "round": round}))
-            .collect();
-        json!({
-            "node": node.id().to_string(),
-            "network": self.driver.network.to_string(),
-            "phase": node.phase().name(),
-            "round": standing.round,
-            "age": standing.age,
-            "age_max": self.driver.age_max,
-            "steps": standing.steps,
-            "loss": counters.loss,
-            "cross_accuracy": node.cross_accuracy(),
-            "consensus": node.consensus(),
-            "accepted": counters.accepted,
-            "rejected": counters.rejected,
-            "failed": counters.failed,
-            "answered": counters.answered,
-            "sent_bytes": counters.sent_bytes,
-            "received_bytes": counters.received_bytes,
-            "payload_sent_bytes": counters.payload_sent_bytes,
-            "uptime_s": self.began.elapsed().as_secs_f64(),
-            "addresses": self.addresses,
-            "peers": peers,
-            "paused": node.is_paused(),
-            "degraded": self.saver.failed,
+        status::of(&Sight {
+            node: &self.driver.node,
+            network: self.driver.network,
+            now: self.now(),
+            boot: self.driver.boot,
+            age_max: self.driver.age_max,
+            addresses: &self.addresses,
+            dashboard: self.driver.board.as_ref().and_then(Board::url),
+            ready: self.ready,
+            degraded: self.saver.failed,
+            checkpoint: self.saver.last.as_ref(),
         })
+    }
+
+    /// Shows the status to whoever watches.
+    fn publish(&self) {
+        if let Some(board) = &self.driver.board {
+            board.publish(self.status());
+        }
     }
 
     fn status_line(&self) -> String {

@@ -121,7 +121,6 @@ pub fn identify(node: String, network: String, boot: u64) {
 }
 
 /// The last JSON lines, and all that follow them.
-#[expect(dead_code, reason = "the dashboard will follow")]
 pub fn follow() -> Option<Followed> {
     let log = LOG.get()?;
     let state = log.state.lock().ok()?;
@@ -135,7 +134,6 @@ pub fn kept() -> (usize, usize) {
 }
 
 /// How often each event happened in this boot, those held back included.
-#[expect(dead_code, reason = "the metrics will count")]
 pub fn counts() -> Counts {
     let state = LOG.get().and_then(|log| log.state.lock().ok());
     state.map(|state| state.counts.clone()).unwrap_or_default()

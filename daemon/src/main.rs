@@ -11,7 +11,9 @@ mod log;
 mod net;
 mod service;
 mod setup;
+mod status;
 mod store;
+mod web;
 
 use std::process::ExitCode;
 

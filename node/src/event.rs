@@ -85,6 +85,16 @@ events! {
         "Check the disk if it repeats.";
     DaemonReady "daemon.ready" Info { addresses: Vec<String> }
         "Listening, state loaded. Peers need not be there yet." "None.";
+    ServeStarted "serve.started" Info { address: String }
+        "Dashboard, metrics and health are served at this address." "None.";
+    ServeFailed "serve.failed" Warn { address: String, reason: String }
+        "Dashboard, metrics and health are not served; the node itself goes on."
+        "Free the port or set serve.listen to another one, then restart.";
+    ExportFailed "export.failed" Warn { address: String, reason: String }
+        "The OpenTelemetry collector does not take metrics and log lines; said once until it does."
+        "Check that it runs and speaks OTLP over HTTP, or empty serve.otlp.";
+    ExportRecovered "export.recovered" Info { address: String, dropped: u64 }
+        "It takes them again; so many log lines of this boot never reached it." "None.";
     MeshWaiting "mesh.waiting" Info { peers: usize, wanted: usize, reason: String }
         "Training waits, and why."
         "Check that other members run and that their addresses can be reached.";
@@ -180,6 +190,7 @@ events! {
 /// What the fields mean, with their units; a field means the same in all events.
 const FIELDS: &[(&str, &str)] = &[
     ("accepted", "Models of partners that were merged in this boot."),
+    ("address", "Address and port that it is about."),
     ("addresses", "Addresses at which the node listens."),
     ("age", "Training that is in the model, in local steps."),
     ("applied", "Keys that had changed and are in force."),
@@ -188,6 +199,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("consensus", "Usual distance of models from their mean, as a share of the model's length."),
     ("cross_accuracy", "Share of partners' hold-out rows that our model gets right, 0 to 1."),
     ("distance", "Length of the difference between the partner's model and ours."),
+    ("dropped", "Lines that were lost on the way."),
     ("duration_ms", "Time that the last round took, in milliseconds."),
     ("exit_code", "Exit code of the process."),
     ("failed", "Exchanges that failed in this boot."),

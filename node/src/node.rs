@@ -35,7 +35,9 @@ use starling_protocol::view::View;
 use starling_protocol::window::ReplayWindow;
 
 pub use self::disclosed::{Disclosed, Sent};
+pub use self::links::Peer;
 pub use self::operator::{PeerRow, Tuning};
+pub use self::rounds::Durations;
 pub use self::standing::{Standing, StandingError};
 
 use crate::event::Event;
@@ -488,10 +490,10 @@ impl Node {
         self.links.values().filter(|link| link.admitted()).count()
     }
 
-    /// Linked members with their ages and rounds as they last said.
-    pub fn peer_table(&self) -> impl Iterator<Item = (NodeId, f64, u64)> + '_ {
+    /// Linked members, at `now`.
+    pub fn peer_table(&self, now: Time) -> impl Iterator<Item = Peer> + '_ {
         let admitted = self.links.iter().filter(|(_, link)| link.admitted());
-        admitted.map(|(id, link)| (*id, link.standing.age, link.standing.round))
+        admitted.map(move |(id, link)| link.peer(*id, now, self.standing.round))
     }
 
     /// Usual distance of models from their mean, by the length of ours.
@@ -509,6 +511,12 @@ impl Node {
                 (c + u64::from(*correct), t + u64::from(*total))
             });
         (total > 0).then(|| correct as f64 / total as f64)
+    }
+
+    /// Learning rate of the next step.
+    #[must_use]
+    pub fn learning_rate(&self) -> f64 {
+        self.network.schedule().rate_at(self.standing.age)
     }
 
     /// The usual duration of an exchange.

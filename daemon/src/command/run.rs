@@ -1,6 +1,7 @@
 //! `starling run`: the daemon.
 
 use std::io::Read;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,7 @@ use crate::log;
 use crate::net::{Net, Options};
 use crate::setup;
 use crate::store::{Store, fill_random};
+use crate::web;
 
 /// Runs the command.
 pub fn run(options: &Run) -> Result<(), Failure> {
@@ -31,6 +33,7 @@ pub fn run(options: &Run) -> Result<(), Failure> {
     log::init(config.log_format);
     log::set_level(config.log_level);
     store.lock()?;
+    let passed = web::passed_listener();
     let mut builder = if config.io_threads > 1 {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(config.io_threads);
@@ -45,7 +48,7 @@ pub fn run(options: &Run) -> Result<(), Failure> {
     report_panics();
     let orphaned = Arc::new(AtomicBool::new(false));
     let parent = options.ephemeral.then(|| watch_stdin(Arc::clone(&orphaned)));
-    let result = runtime.block_on(serve(store, config, options.config.clone(), parent));
+    let result = runtime.block_on(serve(store, config, options.config.clone(), passed, parent));
     runtime.shutdown_background();
     if orphaned.load(Ordering::Relaxed) {
         remove_orphan(&directory);
@@ -65,6 +68,7 @@ async fn serve(
     store: Store,
     config: Config,
     config_file: Option<PathBuf>,
+    passed: Option<TcpListener>,
     parent: Option<oneshot::Receiver<()>>,
 ) -> Result<(), Failure> {
     if config.nice > 0 {
@@ -107,6 +111,7 @@ async fn serve(
     let (listen, mdns) = (config.listen.clone(), config.mdns);
     let net = Net::start(Options { key: key.clone(), listen, mdns, border }).await?;
     let (control, _guard) = control::serve(&store.path("control.sock"))?;
+    let board = web::start(store.root(), &config, passed);
     let (id, age_max) = (network.id, network.spec.training.age_max);
     let identity = Identity { key: key.clone(), epoch, chain, contacts, resumed, banned };
     let driver = Driver {
@@ -122,6 +127,8 @@ async fn serve(
         rows: shard.len(),
         parent,
         age_max,
+        boot: epoch,
+        board,
     };
     driver.run().await
 }

@@ -51,6 +51,9 @@ pub fn run(options: &Status) -> Result<(), Failure> {
         mega(&status, "payload_sent_bytes")
     ));
     say(format!("received  {:.3} MB", mega(&status, "received_bytes")));
+    if let Some(url) = status.get("dashboard").and_then(Value::as_str) {
+        say(format!("dashboard {url}"));
+    }
     let peers = status.get("peers").and_then(Value::as_array).cloned().unwrap_or_default();
     say(format!("peers     {}", peers.len()));
     for peer in peers {

@@ -13,6 +13,7 @@ use super::{DRAIN, Running};
 use crate::control::Answer;
 use crate::exit::{Code, Failure};
 use crate::log;
+use crate::status;
 use crate::store::Store;
 
 /// Operators that wait for a checkpoint; one that gave up keeps its place until the disk answers.
@@ -47,6 +48,8 @@ pub(super) struct Saver {
     task: Option<(Instant, JoinHandle<Saved>)>,
     next: Option<Checkpoint>,
     waiting: Vec<(u64, oneshot::Sender<Answer>)>,
+    /// The newest checkpoint of this boot.
+    pub(super) last: Option<status::Checkpoint>,
     /// Whether the last save failed.
     pub(super) failed: bool,
 }
@@ -112,10 +115,13 @@ impl Saver {
     /// whether it is durable.
     pub(super) fn done(&mut self, store: &Arc<Store>, saved: Saved) -> bool {
         let Saved { number, result } = saved;
+        let duration = self.saving_for().unwrap_or_default();
         self.task = None;
         match &result {
             Ok(Durable { generation, age, round, bytes }) => {
                 let (generation, age, round, bytes) = (*generation, *age, *round, *bytes);
+                let at = Instant::now();
+                self.last = Some(status::Checkpoint { generation, age, bytes, at, duration });
                 log::emit(&Event::CheckpointSaved { generation, age, round, bytes });
                 if std::mem::take(&mut self.failed) {
                     let reason = "checkpoints are saved again".to_owned();

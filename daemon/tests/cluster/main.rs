@@ -12,3 +12,4 @@ mod join;
 mod logs;
 mod restart;
 mod stream;
+mod web;

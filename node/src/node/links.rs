@@ -50,6 +50,37 @@ pub(super) struct Link {
     rejects: u16,
     merges: u32,
     pub(super) quarantine_until: u64,
+    pub(super) tally: Tally,
+}
+
+/// What came of the exchanges with one linked node, whoever asked for them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) accepted: u64,
+    pub(super) rejected: u64,
+    pub(super) failed: u64,
+    pub(super) last: Option<Time>,
+}
+
+/// A linked member as an operator sees it; counts are those of the link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peer {
+    /// Who it is.
+    pub id: NodeId,
+    /// Lineage age of its model, as it last said.
+    pub age: f64,
+    /// Its round, as it last said.
+    pub round: u64,
+    /// Models of it that were merged.
+    pub accepted: u64,
+    /// Models of it that the gate rejected.
+    pub rejected: u64,
+    /// Exchanges with it that came to nothing.
+    pub failed: u64,
+    /// Time since the last of these.
+    pub last_exchange: Option<Duration>,
+    /// Whether it is left alone for its models.
+    pub quarantined: bool,
 }
 
 impl Link {
@@ -68,6 +99,21 @@ impl Link {
             rejects: 0,
             merges: 0,
             quarantine_until: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    pub(super) fn peer(&self, id: NodeId, now: Time, round: u64) -> Peer {
+        let Tally { accepted, rejected, failed, last } = self.tally;
+        Peer {
+            id,
+            age: self.standing.age,
+            round: self.standing.round,
+            accepted,
+            rejected,
+            failed,
+            last_exchange: last.map(|last| now.since(last)),
+            quarantined: round < self.quarantine_until,
         }
     }
 
@@ -88,7 +134,10 @@ impl Link {
 
     /// Remembers a merge; true if the peer has just earned a quarantine: more than eight of the
     /// last sixteen rejected, and fewer than two accepted.
-    pub(super) fn observe_merge(&mut self, rejected: bool, round: u64) -> bool {
+    pub(super) fn observe_merge(&mut self, rejected: bool, round: u64, now: Time) -> bool {
+        let tally = &mut self.tally;
+        *(if rejected { &mut tally.rejected } else { &mut tally.accepted }) += 1;
+        tally.last = Some(now);
         self.rejects = self.rejects << 1 | u16::from(rejected);
         self.merges = self.merges.saturating_add(1);
         let rejects = self.rejects.count_ones();
@@ -206,6 +255,7 @@ impl Node {
             return;
         }
         self.counters.received_bytes += frame.wire_bytes() as u64;
+        self.counters.payload_received_bytes += frame.slab.len() as u64;
         if !link.takes_frame(self.now) {
             return self.fault(peer, Rejection::Flood);
         }
