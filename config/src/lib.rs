@@ -20,5 +20,6 @@ pub use error::{ConfigError, ConfigErrors};
 pub use load::load;
 pub use network_toml::{parse_network, render_network};
 pub use render::{render_default, render_with};
+pub use suggest::nearest;
 pub use table::Config;
-pub use values::{DataSource, LogFormat, Part};
+pub use values::{DataSource, LogFormat, LogLevel, Part};

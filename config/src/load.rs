@@ -287,18 +287,18 @@ mod tests {
             ),
             (
                 "[log]\nmdns = false\n",
-                "node.toml:2: log.mdns: found an unknown key, allowed in [log] are format; did \
-                 you mean `network.mdns`?",
+                "node.toml:2: log.mdns: found an unknown key, allowed in [log] are format, \
+                 level; did you mean `network.mdns`?",
             ),
             (
                 "[log]\ncolour = 1\n",
-                "node.toml:2: log.colour: found an unknown key, allowed in [log] are format; \
-                 remove it",
+                "node.toml:2: log.colour: found an unknown key, allowed in [log] are format, \
+                 level; remove it",
             ),
             (
                 "[trainning]\nseed = 1\n",
                 "node.toml:1: trainning: found an unknown section, allowed are node, network, \
-                 data, training, gossip, storage, log, resources; did you mean `training`?",
+                 data, training, gossip, storage, log, serve, resources; did you mean `training`?",
             ),
             (
                 "steps_per_round = 1\n",
@@ -307,8 +307,8 @@ mod tests {
             ),
             (
                 "[log]\n\"a\\nb\" = 1\n",
-                "node.toml:2: log.a\u{fffd}b: found an unknown key, allowed in [log] are format; \
-                 remove it",
+                "node.toml:2: log.a\u{fffd}b: found an unknown key, allowed in [log] are format, \
+                 level; remove it",
             ),
             (
                 "training = 1\n",
@@ -442,8 +442,8 @@ mod tests {
              label_column, part, split, split_seed; did you mean `labels`?",
             "node.toml:10: node.name: found 5, allowed is a text of at most 64 printable \
              characters; write for example `name = \"kitchen\"`",
-            "environment: STARLING_LOG_FORMAT: found \"xml\", allowed is auto, json or text; \
-             write for example `STARLING_LOG_FORMAT=json`",
+            "environment: STARLING_LOG_FORMAT: found \"xml\", allowed is auto, json, text or \
+             journal; write for example `STARLING_LOG_FORMAT=json`",
             "flags: storage.sync: found an unknown key, allowed in [storage] are \
              checkpoint_interval_s; remove it",
         ];

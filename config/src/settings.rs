@@ -5,8 +5,16 @@ use core::time::Duration;
 use starling_node::settings::{Rule, Settings};
 
 use crate::Config;
+use crate::table::{FIELDS, Field};
 
 impl Config {
+    /// The dotted keys in which two configurations differ, in the order of the file.
+    #[must_use]
+    pub fn changes(&self, other: &Self) -> Vec<String> {
+        let differs = |field: &&Field| (field.get)(self) != (field.get)(other);
+        FIELDS.iter().filter(differs).map(Field::dotted).collect()
+    }
+
     /// What the node takes from this configuration; the rest as by default.
     #[must_use]
     pub fn settings(&self) -> Settings {
@@ -57,6 +65,16 @@ mod tests {
             ..Settings::default()
         };
         assert_eq!(config.settings(), expected);
+    }
+
+    #[test]
+    fn every_changed_key_is_named_and_no_other() {
+        for field in FIELDS {
+            let mut config = Config::default();
+            (field.set)(&mut config, crate::values::Found::Plain(field.example)).expect("fits");
+            assert_eq!(Config::default().changes(&config), [field.dotted()]);
+            assert!(config.changes(&config).is_empty());
+        }
     }
 
     #[test]

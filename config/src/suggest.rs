@@ -2,10 +2,8 @@
 
 /// The candidate nearest to `typed`, if it is near enough to be meant: a third of the letters
 /// may differ, and two always, as when neighbours are swapped.
-pub(crate) fn nearest<'a>(
-    typed: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let scored = candidates.into_iter().map(|candidate| (distance(typed, candidate), candidate));
     let near = scored.filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(2));
     near.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)

@@ -1,14 +1,15 @@
 //! The table of keys: each with its meaning, type, default, bounds and an example. The
 //! configuration itself is made from it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use starling_learning::compress::Codec;
 use starling_learning::data::partition::Split;
 
 use crate::values::{
-    DataSource, Found, LogFormat, Part, Written, boolean, is_address, is_peer, line, list, parsed,
-    path, source, within,
+    DataSource, Found, LogFormat, LogLevel, Part, Written, boolean, endpoint, is_address, is_peer,
+    line, list, parsed, path, socket, source, within,
 };
 
 /// One key.
@@ -62,6 +63,7 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("gossip", "How models travel."),
     ("storage", "What is kept on disk."),
     ("log", "What it says about itself."),
+    ("serve", "What it shows over HTTP: metrics, health, a dashboard. All of it can only be read."),
     ("resources", "What it may take of this machine."),
 ];
 
@@ -172,10 +174,29 @@ table! {
     "storage" "checkpoint_interval_s" => checkpoint_interval_s: f64 = 60.0,
     within(0.1..=86_400.0), "a number of seconds from 0.1 to 86400", "30";
 
-    /// "json" writes one object per line, "text" is for people, "auto" is text on a terminal and
-    /// json elsewhere.
+    /// "json" writes one object per line, "text" is for people, "journal" sends the same objects
+    /// with fields to the system's journal. "auto" is journal where standard error leads there,
+    /// text on a terminal and json elsewhere.
     "log" "format" => log_format: LogFormat = LogFormat::Auto,
-    parsed, "auto, json or text", "json";
+    parsed, "auto, json, text or journal", "json";
+
+    /// The least severe events that are written. The others are counted only, and shown to those
+    /// who ask the daemon.
+    "log" "level" => log_level: LogLevel = LogLevel::Info,
+    parsed, "info, warn or error", "warn";
+
+    /// Address and port of the dashboard, /metrics, /livez and /readyz. Empty for none: several
+    /// nodes of a machine cannot share a port, and any user of it may read what is served. Port 0
+    /// takes a free one, which `starling status` names. There is neither password nor encryption:
+    /// reach another machine's through ssh. A port that is taken is a warning and no more.
+    "serve" "listen" => serve_listen: Option<SocketAddr> = None,
+    socket, "an IP address with a port, or an empty text for none", "127.0.0.1:9464";
+
+    /// OpenTelemetry collector that gets metrics and log lines every ten seconds, as OTLP over HTTP
+    /// in JSON. Empty for none. Without encryption, so it should be one of this machine.
+    "serve" "otlp" => serve_otlp: String = String::new(),
+    endpoint, "http:// with a host, a port if it is not 4318, and no path; or an empty text",
+    "http://127.0.0.1:4318";
 
     /// Added to the process's niceness: 19 leaves the processor to everyone else.
     "resources" "nice" => nice: u8 = 0,

@@ -4,6 +4,7 @@
 use core::fmt;
 use core::ops::RangeInclusive;
 use core::str::FromStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use starling_protocol::id::NodeId;
@@ -73,6 +74,8 @@ pub enum LogFormat {
     Json,
     /// Text for people.
     Text,
+    /// Events with fields, straight to the system's journal.
+    Journal,
 }
 
 impl fmt::Display for LogFormat {
@@ -81,6 +84,7 @@ impl fmt::Display for LogFormat {
             Self::Auto => "auto",
             Self::Json => "json",
             Self::Text => "text",
+            Self::Journal => "journal",
         })
     }
 }
@@ -89,10 +93,45 @@ impl FromStr for LogFormat {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Auto, Self::Json, Self::Text]
+        [Self::Auto, Self::Json, Self::Text, Self::Journal]
             .into_iter()
             .find(|format| format.to_string() == text)
-            .ok_or_else(|| format!("`{text}` is no log format: expected auto, json or text"))
+            .ok_or_else(|| {
+                format!("`{text}` is no log format: expected auto, json, text or journal")
+            })
+    }
+}
+
+/// The least severe events that are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// All of them.
+    #[default]
+    Info,
+    /// What is worth a look.
+    Warn,
+    /// What an operator must act on.
+    Error,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        })
+    }
+}
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Info, Self::Warn, Self::Error]
+            .into_iter()
+            .find(|level| level.to_string() == text)
+            .ok_or_else(|| format!("`{text}` is no log level: expected info, warn or error"))
     }
 }
 
@@ -251,6 +290,34 @@ pub(crate) fn path(found: Found<'_>) -> Reading<Option<PathBuf>> {
     path_text(&found).map(|text| (!text.is_empty()).then(|| text.into()))
 }
 
+/// An address with a port, or none if empty.
+pub(crate) fn socket(found: Found<'_>) -> Reading<Option<SocketAddr>> {
+    match found.text() {
+        Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| found.to_string()),
+        None => Err(found.to_string()),
+    }
+}
+
+/// Longest name of a host, by DNS, with scheme and port.
+const ENDPOINT_BYTES_MAX: usize = 7 + 253 + 6;
+
+/// An HTTP address without a path, or none if empty.
+pub(crate) fn endpoint(found: Found<'_>) -> Reading<String> {
+    let fits = |text: &&str| {
+        let host = |text: &str| {
+            let (host, port) = text.rsplit_once(':').unwrap_or((text, "4318"));
+            let bracketed = host.starts_with('[') && host.ends_with(']');
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+            let named = !host.is_empty() && host.chars().all(plain);
+            (named || bracketed) && port.parse::<u16>().is_ok_and(|port| port > 0)
+        };
+        text.is_empty()
+            || text.len() <= ENDPOINT_BYTES_MAX && text.strip_prefix("http://").is_some_and(host)
+    };
+    found.text().filter(fits).map(str::to_owned).ok_or_else(|| found.to_string())
+}
+
 /// At most `count_max` texts that each pass `fits`.
 pub(crate) fn list(
     count_max: usize,
@@ -300,7 +367,7 @@ macro_rules! written {
     };
 }
 
-written!(quoted: String, DataSource, LogFormat, Part);
+written!(quoted: String, DataSource, LogFormat, LogLevel, Part);
 written!(quoted: starling_learning::data::partition::Split, starling_learning::compress::Codec);
 written!(str::to_owned: bool, u8, u32, u64, usize);
 
@@ -314,6 +381,12 @@ impl Written for f64 {
 impl Written for Option<PathBuf> {
     fn toml(&self) -> String {
         quoted(&self.as_ref().map(|path| path.display().to_string()).unwrap_or_default())
+    }
+}
+
+impl Written for Option<SocketAddr> {
+    fn toml(&self) -> String {
+        quoted(&self.map(|address| address.to_string()).unwrap_or_default())
     }
 }
 

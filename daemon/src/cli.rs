@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use starling_config::LogLevel;
 use starling_config::scenario::Profile;
 use starling_learning::data::partition::Split;
 
@@ -38,15 +39,52 @@ pub enum Command {
     Simulate(Simulate),
     /// Ask a running node how it is
     Status(Status),
+    /// List the peers that a running node knows, with what it thinks of them
+    #[command(after_help = "Example:\n  starling peers --json | jq '.peers[] | select(.banned)'")]
+    Peers(Ask),
+    /// Cut a peer off until `starling unban`, also over restarts
+    #[command(after_help = "Example:\n  starling ban ubMiTYC54U")]
+    Ban(AskPeer),
+    /// End a peer's ban, whoever made it
+    #[command(after_help = "Example:\n  starling unban ubMiTYC54U")]
+    Unban(AskPeer),
+    /// Save now; returns when the checkpoint is on disk
+    #[command(after_help = "Example:\n  starling checkpoint && cp -a /var/lib/starling /backup")]
+    Checkpoint(Ask),
+    /// Stop training and asking; others are answered. A restart ends it
+    #[command(after_help = "Example:\n  starling pause")]
+    Pause(Ask),
+    /// Train again after a pause
+    #[command(after_help = "Example:\n  starling resume")]
+    Resume(Ask),
+    /// Say goodbye, save and end the daemon; systemd does not start it again
+    #[command(after_help = "Example:\n  starling leave")]
+    Leave(Ask),
+    /// Read the configuration again, as SIGHUP does; says what needs a restart
+    #[command(after_help = "Example:\n  starling reload --json | jq .needs_restart")]
+    Reload(Ask),
+    /// Print every bound of a running node with its present use
+    #[command(after_help = "Example:\n  starling limits")]
+    Limits(Ask),
+    /// Say what has left this machine, and to whom
+    #[command(after_help = "Example:\n  starling privacy --json | jq .recipients")]
+    Privacy(Ask),
     /// Print the catalogue of log events
     Events(Events),
+    /// Print a shell's completions
+    Completions(Completions),
+    /// Print the manual, or write one page per command
+    Man(Man),
+    /// Read the log of nodes, from the journal or a file
+    Logs(Logs),
 }
 
 /// Where the node lives.
 #[derive(Clone, Debug, Args)]
 pub struct StateDir {
     /// Directory of the node's key, configuration and checkpoints
-    /// [default: $STATE_DIRECTORY, or ~/.local/state/starling]
+    /// [default: $STATE_DIRECTORY, or /var/lib/starling if it is there and you are root or in its
+    /// group, or ~/.local/state/starling]
     #[arg(long, value_name = "DIR", env = "STARLING_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
 }
@@ -79,8 +117,9 @@ pub struct DataOptions {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  starling demo\n  starling demo --nodes 8 --kill-every 5\n  \
-                        starling demo --data fashion-mnist --split dirichlet=0.1\n  starling demo \
-                        --fast --json | tail -1")]
+                        starling demo --dashboard --kill-every 8 --seconds 120\n  \
+                        starling demo --data fashion-mnist --split dirichlet=0.1\n  \
+                        starling demo --fast --json | tail -1")]
 pub struct Demo {
     /// Daemons to start
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=64))]
@@ -106,6 +145,9 @@ pub struct Demo {
     /// Codec of the models on the wire: ref3, int8, bf16, fp32
     #[arg(long, default_value = "ref3")]
     pub codec: String,
+    /// Show all nodes on a page that only this machine can reach, and print its address
+    #[arg(long)]
+    pub dashboard: bool,
     /// One JSON line per event, the verdict last
     #[arg(long)]
     pub json: bool,
@@ -252,8 +294,23 @@ pub struct Simulate {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  starling status --json | jq .round")]
+#[command(
+    after_help = "Examples:\n  starling status --json | jq .round\n  starling status --watch"
+)]
 pub struct Status {
+    #[command(flatten)]
+    pub place: StateDir,
+    /// One JSON object
+    #[arg(long, group = "form")]
+    pub json: bool,
+    /// Fill the terminal, once a second, until q is pressed
+    #[arg(long, group = "form")]
+    pub watch: bool,
+}
+
+/// A question to a running node.
+#[derive(Debug, Args)]
+pub struct Ask {
     #[command(flatten)]
     pub place: StateDir,
     /// One JSON object
@@ -261,10 +318,77 @@ pub struct Status {
     pub json: bool,
 }
 
+/// The same about one peer.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  starling events --json | jq -r .name")]
+pub struct AskPeer {
+    /// Its node id, or enough of the end of it
+    pub peer: String,
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  starling completions bash > \
+                        /usr/share/bash-completion/completions/starling")]
+pub struct Completions {
+    /// bash, zsh or fish
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  starling man | man -l -\n  \
+                        starling man /usr/local/share/man/man1")]
+pub struct Man {
+    /// Folder for the pages of all commands; without it the first page is printed
+    pub directory: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  starling events --json | jq -r .name\n  \
+                        starling events --schema > events.schema.json")]
 pub struct Events {
     /// One JSON line per event
+    #[arg(long, group = "form")]
+    pub json: bool,
+    /// The JSON Schema of a line of the log
+    #[arg(long, group = "form")]
+    pub schema: bool,
+    /// The page docs/events.md
+    #[arg(long, group = "form")]
+    pub markdown: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  starling logs -f\n  starling logs --event 'round.*' --since \
+                        10m --json | jq .loss\n  starling logs --unit 'starling@*' --severity \
+                        warn\n  starling logs --file run.log --peer 1Nft9HyQ6X\n\nTimes are UTC. \
+                        Other lines of the unit are shown unless something is asked for.")]
+pub struct Logs {
+    /// Go on as lines come
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only these events; * stands for anything, may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub event: Vec<String>,
+    /// Only events about this peer: its id, or the end of it
+    #[arg(long, value_name = "ID")]
+    pub peer: Option<String>,
+    /// Only lines of this node: its id, or the end of it
+    #[arg(long, value_name = "ID")]
+    pub node: Option<String>,
+    /// Only events at least this severe: info, warn, error
+    #[arg(long)]
+    pub severity: Option<LogLevel>,
+    /// Only lines not older than this: 90s, 15m, 12h, 7d
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// The JSON lines as they were written
     #[arg(long)]
     pub json: bool,
+    /// Unit in the journal; starling@NAME, or 'starling*' for all
+    #[arg(long, default_value = "starling", conflicts_with = "file")]
+    pub unit: String,
+    /// A file instead of the journal; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }

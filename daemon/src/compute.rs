@@ -2,7 +2,7 @@
 //! nothing but this thread touches the parameters.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 
@@ -22,8 +22,15 @@ const JOBS_MAX: usize = 256;
 pub struct Compute {
     jobs: SyncSender<(JobId, Job)>,
     results: mpsc::Receiver<(JobId, Done)>,
-    /// Steps and jobs done: moves as long as the thread does.
-    pub progress: Arc<AtomicU64>,
+    gauges: Arc<Gauges>,
+    reference_bytes_max: usize,
+}
+
+/// What the thread tells without being asked.
+#[derive(Debug, Default)]
+struct Gauges {
+    progress: AtomicU64,
+    reference_bytes: AtomicUsize,
 }
 
 impl Compute {
@@ -31,13 +38,24 @@ impl Compute {
     pub fn start(replica: Replica) -> Result<Self, Failure> {
         let (jobs, mailbox) = sync_channel(JOBS_MAX);
         let (done, results) = mpsc::channel(JOBS_MAX);
-        let progress = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&progress);
+        let gauges = Arc::<Gauges>::default();
+        let told = Arc::clone(&gauges);
+        let (_, reference_bytes_max) = replica.reference_bytes();
         thread::Builder::new()
             .name("compute".into())
-            .spawn(move || run(Worker::new(replica), &mailbox, &done, &counter))
+            .spawn(move || run(Worker::new(replica), &mailbox, &done, &told))
             .map_err(|error| Failure::new(Code::Temporary, format!("no thread: {error}")))?;
-        Ok(Self { jobs, results, progress })
+        Ok(Self { jobs, results, gauges, reference_bytes_max })
+    }
+
+    /// Steps and jobs done: moves as long as the thread does.
+    pub fn progress(&self) -> u64 {
+        self.gauges.progress.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of pair references held, and the most that will be.
+    pub fn reference_bytes(&self) -> (usize, usize) {
+        (self.gauges.reference_bytes.load(Ordering::Relaxed), self.reference_bytes_max)
     }
 
     /// Hands a job over.
@@ -57,7 +75,7 @@ fn run(
     mut worker: Worker,
     mailbox: &Receiver<(JobId, Job)>,
     done: &mpsc::Sender<(JobId, Done)>,
-    progress: &AtomicU64,
+    gauges: &Gauges,
 ) {
     loop {
         let job = if worker.is_training() {
@@ -76,7 +94,11 @@ fn run(
             Some((id, job)) => worker.submit(id, job).map(|done| (id, done)),
             None => worker.advance(),
         };
-        progress.fetch_add(1, Ordering::Relaxed);
+        gauges.progress.fetch_add(1, Ordering::Relaxed);
+        if result.is_some() {
+            let (held, _) = worker.replica().reference_bytes();
+            gauges.reference_bytes.store(held, Ordering::Relaxed);
+        }
         if let Some(result) = result
             && done.blocking_send(result).is_err()
         {

@@ -13,17 +13,69 @@ use tokio::time::timeout;
 
 use crate::exit::{Code, Failure};
 
-/// Longest request and answer.
-const LINE_MAX: u64 = 64 * 1024;
+/// Longest request.
+const REQUEST_MAX: u64 = 64 * 1024;
+/// Longest answer: a row of a few hundred bytes for every peer that is remembered.
+const ANSWER_MAX: u64 = 1024 * 1024;
 /// Clients served at a time.
-const CLIENTS_MAX: usize = 8;
+pub const CLIENTS_MAX: usize = 8;
 /// A client must ask, and the daemon answer, within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same for an answer that waits for the disk.
+const DISK_PATIENCE: Duration = Duration::from_secs(30);
 /// Longest path of a Unix socket, by `sockaddr_un`.
 const PATH_MAX: usize = 107;
 
+/// What the daemon says: JSON, or why not.
+pub type Answer = Result<Value, Failure>;
+
+/// Who asks, as the kernel says.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Process; 0 if it cannot be seen from here.
+    pub pid: u32,
+}
+
 /// A question with the place for its answer.
-pub type Request = (Value, oneshot::Sender<Value>);
+#[derive(Debug)]
+pub struct Request {
+    /// One JSON object.
+    pub asked: Value,
+    /// Who wants to know.
+    pub caller: Caller,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+/// The driver's end of the socket.
+#[derive(Debug)]
+pub struct Control {
+    requests: mpsc::Receiver<Request>,
+    places: Arc<Semaphore>,
+}
+
+impl Control {
+    /// The next question; none if the listening task has ended. Cancel safe.
+    pub async fn next(&mut self) -> Option<Request> {
+        self.requests.recv().await
+    }
+
+    /// Clients being served.
+    pub fn clients(&self) -> usize {
+        CLIENTS_MAX - self.places.available_permits()
+    }
+
+    /// Refuses new questions and waits, not for long, until all answers are written.
+    pub async fn drained(mut self) {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        self.requests.close();
+        // The listener itself holds one place.
+        let most = u32::try_from(CLIENTS_MAX - 1).unwrap_or(u32::MAX);
+        let _ = timeout(PATIENCE, self.places.acquire_many(most)).await;
+    }
+}
 
 /// Removes the socket when the daemon ends.
 #[derive(Debug)]
@@ -38,7 +90,7 @@ impl Drop for Guard {
 
 /// Listens at `path`. The caller holds the state directory's lock, so a socket found there is
 /// stale.
-pub fn serve(path: &Path) -> Result<(mpsc::Receiver<Request>, Guard), Failure> {
+pub fn serve(path: &Path) -> Result<(Control, Guard), Failure> {
     if path.as_os_str().len() > PATH_MAX {
         let message = format!(
             "the control socket's path {} is longer than {PATH_MAX} bytes: use a shorter \
@@ -54,6 +106,7 @@ pub fn serve(path: &Path) -> Result<(mpsc::Receiver<Request>, Guard), Failure> {
     std::fs::set_permissions(path, mode).map_err(|error| Failure::io("protect", path, &error))?;
     let (requests, received) = mpsc::channel(CLIENTS_MAX);
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let control = Control { requests: received, places: Arc::clone(&places) };
     tokio::spawn(async move {
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -61,28 +114,47 @@ pub fn serve(path: &Path) -> Result<(mpsc::Receiver<Request>, Guard), Failure> {
             let requests = requests.clone();
             tokio::spawn(async move {
                 // A client that is slow or wrong is cut off; nobody else notices.
-                let _ = timeout(PATIENCE, answer(stream, requests)).await;
+                let _ = serve_client(stream, requests).await;
                 drop(place);
             });
         }
     });
-    Ok((received, Guard(path.to_owned())))
+    Ok((control, Guard(path.to_owned())))
 }
 
-async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Request>) -> std::io::Result<()> {
+async fn serve_client(
+    mut stream: UnixStream,
+    requests: mpsc::Sender<Request>,
+) -> std::io::Result<()> {
+    let peer = stream.peer_cred()?;
+    let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
+    let caller = Caller { uid: peer.uid(), pid: pid.unwrap_or_default() };
     let (read, mut write) = stream.split();
     let mut line = String::new();
-    BufReader::new(read.take(LINE_MAX)).read_line(&mut line).await?;
-    let value = match serde_json::from_str(&line) {
-        Err(error) => json!({"error": format!("not one line of JSON: {error}")}),
-        Ok(request) => {
+    timeout(PATIENCE, BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line)).await??;
+    let answer = match serde_json::from_str(&line) {
+        Err(error) => Err(Failure::new(Code::Usage, format!("not one line of JSON: {error}"))),
+        Ok(asked) => {
+            let patience = patience(&asked);
             let (reply, answered) = oneshot::channel();
             // The driver drops requests only when it ends.
-            let _ = requests.send((request, reply)).await;
-            answered.await.unwrap_or_else(|_| json!({"error": "the daemon is stopping"}))
+            let _ = requests.send(Request { asked, caller, reply }).await;
+            let stopping = || Err(Failure::new(Code::Unavailable, "the daemon is stopping"));
+            timeout(patience, answered).await?.unwrap_or_else(|_| stopping())
         }
     };
-    write.write_all(format!("{value}\n").as_bytes()).await
+    let answer = answer.unwrap_or_else(
+        |failure| json!({"error": failure.message, "exit_code": failure.code as u8}),
+    );
+    timeout(PATIENCE, write.write_all(format!("{answer}\n").as_bytes())).await?
+}
+
+/// How long a request may take to be answered.
+fn patience(request: &Value) -> Duration {
+    match request.get("command").and_then(Value::as_str) {
+        Some("checkpoint" | "leave") => DISK_PATIENCE,
+        _ => PATIENCE,
+    }
 }
 
 /// Asks the daemon that runs on a state directory.
@@ -99,10 +171,11 @@ pub async fn ask(path: &Path, request: &Value) -> Result<Value, Failure> {
         let mut stream = UnixStream::connect(path).await?;
         stream.write_all(format!("{request}\n").as_bytes()).await?;
         let mut line = String::new();
-        BufReader::new(stream.take(LINE_MAX)).read_line(&mut line).await?;
+        BufReader::new(stream.take(ANSWER_MAX)).read_line(&mut line).await?;
         Ok::<_, std::io::Error>(line)
     };
-    let line = match timeout(PATIENCE, asking).await {
+    // The daemon gives up first, and says why.
+    let line = match timeout(patience(request) + PATIENCE, asking).await {
         Err(_) => return Err(unreachable("it does not answer in time".into())),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             return Err(Failure::io("use", path, &error));
@@ -113,7 +186,11 @@ pub async fn ask(path: &Path, request: &Value) -> Result<Value, Failure> {
     let answer: Value =
         serde_json::from_str(&line).map_err(|_| unreachable("it closed the socket".into()))?;
     match answer.get("error").and_then(Value::as_str) {
-        Some(error) => Err(Failure::new(Code::Usage, error)),
+        Some(error) => {
+            let code = answer.get("exit_code").and_then(Value::as_u64);
+            let code = code.and_then(Code::from_number).unwrap_or(Code::Usage);
+            Err(Failure::new(code, error))
+        }
         None => Ok(answer),
     }
 }

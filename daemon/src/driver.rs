@@ -1,38 +1,44 @@
 //! The one loop of a running daemon: whatever happens becomes an input of the state machine, and
 //! its outputs are performed in order.
 
+mod asked;
+mod reload;
+mod saving;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use starling_config::Config;
 use starling_node::event::Event;
+use starling_node::jobs::Job;
 use starling_node::node::{Input, Node, Output};
 use starling_protocol::envelope::seal;
 use starling_protocol::id::{Keypair, NetworkId, NodeId};
 use starling_protocol::time::Time;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
-use tokio::time::{sleep_until, timeout};
+use tokio::sync::oneshot;
+use tokio::time::sleep_until;
 
 use crate::compute::Compute;
-use crate::control::Request;
+use crate::control::{Control, Request};
 use crate::exit::{Code, Failure};
 use crate::log;
 use crate::net::{Net, NetEvent};
-use crate::service::Service;
-use crate::store::{Store, fill_random};
+use crate::service::{Service, Signs};
+use crate::status::{self, Sight};
+use crate::store::Store;
+use crate::web::Board;
 
-/// A leaving node saves within this time, or ends without.
+use self::saving::{Saved, Saver};
+
+/// A leaving node saves within this time, or ends without: all that comes before the process's end
+/// together takes ten seconds at most.
 const DRAIN: Duration = Duration::from_secs(8);
 /// How often the wall clock, the watchdog and the status line are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// Longest time that a ticket may be valid: a year.
-const TICKET_SECONDS_MAX: u64 = 366 * 86_400;
-/// Most uses of a ticket.
-const TICKET_USES_MAX: u32 = 10_000;
-
-type Saved = Result<(u64, f64, u64, usize), Failure>;
 
 /// Everything that runs.
 pub struct Driver {
@@ -49,11 +55,21 @@ pub struct Driver {
     /// The files.
     pub store: Arc<Store>,
     /// Questions of the operator.
-    pub control: mpsc::Receiver<Request>,
+    pub control: Control,
+    /// The configuration in force.
+    pub config: Config,
+    /// Where it was read from, if not from the state directory.
+    pub config_file: Option<PathBuf>,
+    /// Rows that it learns from.
+    pub rows: usize,
     /// Ends when whoever started us goes away, if that matters.
     pub parent: Option<oneshot::Receiver<()>>,
     /// Age at which learning ends, for the status.
     pub age_max: Option<f64>,
+    /// How often the node was started, for the status.
+    pub boot: u64,
+    /// Where the status is shown, if anywhere.
+    pub board: Option<Board>,
 }
 
 struct Running {
@@ -61,9 +77,7 @@ struct Running {
     began: Instant,
     service: Service,
     addresses: Vec<String>,
-    saving: Option<JoinHandle<Saved>>,
-    next_save: Option<(Vec<u8>, f64, u64)>,
-    save_failed: bool,
+    saver: Saver,
     ready: bool,
     leaving: Option<Instant>,
     left: bool,
@@ -77,9 +91,7 @@ impl Driver {
             began: Instant::now(),
             service: Service::new(),
             addresses: Vec::new(),
-            saving: None,
-            next_save: None,
-            save_failed: false,
+            saver: Saver::default(),
             ready: false,
             leaving: None,
             left: false,
@@ -96,6 +108,7 @@ enum Wake {
     Saved(Saved),
     Asked(Option<Request>),
     Stop(&'static str),
+    Reload,
     Tick,
     Housekeeping,
 }
@@ -114,23 +127,17 @@ async fn parent_gone(parent: &mut Option<oneshot::Receiver<()>>) {
     }
 }
 
-async fn saved(saving: &mut Option<JoinHandle<Saved>>) -> Saved {
-    match saving {
-        Some(task) => task.await.unwrap_or_else(|error| {
-            Err(Failure::new(Code::Internal, format!("saving ended badly: {error}")))
-        }),
-        None => std::future::pending().await,
-    }
-}
-
 impl Running {
     async fn main_loop(&mut self) -> Result<(), Failure> {
         let (mut terminate, mut interrupt) =
             (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+        let mut hang_up = on(SignalKind::hangup())?;
+        // To one started by hand it means that the terminal is gone.
+        let by_hand = std::io::stdin().is_terminal();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         self.step(Input::Start)?;
         self.step(Input::WallClock(unix_now()))?;
-        while !(self.left && self.saving.is_none()) {
+        while !(self.left && self.saver.is_idle()) {
             let now = self.now();
             let until_tick = self.driver.node.next_wakeup().since(now);
             let wakeup = tokio::time::Instant::now() + until_tick.min(Duration::from_secs(3600));
@@ -139,11 +146,14 @@ impl Running {
                 biased;
                 _ = terminate.recv() => Wake::Stop("SIGTERM"),
                 _ = interrupt.recv() => Wake::Stop("SIGINT"),
+                _ = hang_up.recv() => {
+                    if by_hand { Wake::Stop("SIGHUP") } else { Wake::Reload }
+                }
                 () = parent_gone(&mut driver.parent) => Wake::Stop("standard input closed"),
-                saved = saved(&mut self.saving) => Wake::Saved(saved),
+                saved = self.saver.saved() => Wake::Saved(saved),
                 job = driver.compute.next() => Wake::Job(job),
                 event = driver.net.next() => Wake::Net(event),
-                request = driver.control.recv() => Wake::Asked(request),
+                request = driver.control.next() => Wake::Asked(request),
                 () = sleep_until(wakeup) => Wake::Tick,
                 _ = housekeeping.tick() => Wake::Housekeeping,
             };
@@ -162,39 +172,48 @@ impl Running {
             Wake::Net(None) => return Err(defect("the network task ended")),
             Wake::Job(None) => return Err(defect("the compute thread ended")),
             Wake::Saved(saved) => {
-                self.saving = None;
-                let durable = saved.is_ok();
-                self.save_done(saved);
+                let durable = self.saver.done(&self.driver.store, saved);
                 self.step(Input::Saved(durable))?;
             }
-            Wake::Asked(Some((request, reply))) => {
-                let answer = self.answer(&request);
-                // A client that went away needs no answer.
-                let _ = reply.send(answer);
-            }
+            Wake::Asked(Some(request)) => self.asked(request)?,
+            // What came of it is in the log.
+            Wake::Reload => drop(self.reload()),
             Wake::Asked(None) => return Err(defect("the control task ended")),
             Wake::Tick => self.step(Input::Tick)?,
             Wake::Housekeeping => {
                 self.step(Input::WallClock(unix_now()))?;
-                let idle = !self.driver.node.is_training();
-                self.service.watch(&self.driver.compute.progress, idle);
+                self.service.watch(Signs {
+                    progress: self.driver.compute.progress(),
+                    idle: self.driver.node.is_idle(),
+                    saving_for: self.saver.saving_for(),
+                });
                 self.service.status(&self.status_line());
+                self.publish();
                 if self.leaving.is_some_and(|since| since.elapsed() > DRAIN) {
                     return Ok(true);
                 }
             }
             Wake::Stop(reason) => {
                 if self.leaving.is_some() {
+                    // Asked twice: what is not on disk by now will not be.
+                    self.leaving = Instant::now().checked_sub(DRAIN);
                     return Ok(true);
                 }
-                self.driver.parent = None;
-                self.leaving = Some(Instant::now());
-                self.service.stopping();
-                log::emit(&Event::DaemonStopping { reason: reason.to_owned() });
-                self.step(Input::Leave)?;
+                self.leave(reason)?;
             }
         }
         Ok(false)
+    }
+
+    fn leave(&mut self, reason: &str) -> Result<(), Failure> {
+        if self.leaving.is_some() {
+            return Ok(());
+        }
+        self.driver.parent = None;
+        self.leaving = Some(Instant::now());
+        self.service.stopping();
+        log::emit(&Event::DaemonStopping { reason: reason.to_owned() });
+        self.step(Input::Leave)
     }
 
     fn now(&self) -> Time {
@@ -222,11 +241,14 @@ impl Running {
             Output::Admitted(peer) => driver.net.admit(peer),
             Output::Dial(hint) => driver.net.dial(hint),
             Output::Disconnect(peer) => driver.net.disconnect(peer),
-            Output::Compute(id, job) => driver.compute.submit(id, job)?,
+            Output::Compute(id, job) => {
+                if matches!(job, Job::Checkpoint { .. }) {
+                    self.saver.begin();
+                }
+                driver.compute.submit(id, job)?;
+            }
             Output::Save { bytes, age, round } => {
-                // If the disk is slow the newest checkpoint waits, older ones are left out.
-                self.next_save = Some((bytes, age, round));
-                self.save_next();
+                self.saver.order(&driver.store, bytes, age, round);
             }
             Output::Event(event) => log::emit(&event),
             Output::Left => self.left = true,
@@ -242,6 +264,7 @@ impl Running {
                     self.ready = true;
                     log::emit(&Event::DaemonReady { addresses: addresses.clone() });
                     self.service.ready(&self.status_line());
+                    self.publish();
                 }
                 Input::Listening(addresses)
             }
@@ -267,95 +290,26 @@ impl Running {
         self.step(input)
     }
 
-    fn save_next(&mut self) {
-        if self.saving.is_some() {
-            return;
-        }
-        let Some((bytes, age, round)) = self.next_save.take() else { return };
-        let store = Arc::clone(&self.driver.store);
-        self.saving = Some(tokio::task::spawn_blocking(move || {
-            let generation = store.save_checkpoint(&bytes)?;
-            Ok((generation, age, round, bytes.len()))
-        }));
-    }
-
-    fn save_done(&mut self, saved: Saved) {
-        match saved {
-            Ok((generation, age, round, bytes)) => {
-                log::emit(&Event::CheckpointSaved { generation, age, round, bytes });
-                if std::mem::take(&mut self.save_failed) {
-                    let reason = "checkpoints are saved again".to_owned();
-                    log::emit(&Event::DaemonRecovered { reason });
-                }
-            }
-            Err(failure) => {
-                log::emit(&Event::CheckpointFailed { reason: failure.message.clone() });
-                if !std::mem::replace(&mut self.save_failed, true) {
-                    let reason = "checkpoints cannot be saved".to_owned();
-                    log::emit(&Event::DaemonDegraded { reason });
-                }
-            }
-        }
-        self.save_next();
-    }
-
-    fn answer(&self, request: &Value) -> Value {
-        match request.get("command").and_then(Value::as_str) {
-            Some("status") => self.status(),
-            Some("invite") => self.invite(request).unwrap_or_else(|error| json!({"error": error})),
-            _ => json!({"error": "unknown command: expected status or invite"}),
-        }
-    }
-
-    fn invite(&self, request: &Value) -> Result<Value, String> {
-        let number = |name: &str| request.get(name).and_then(Value::as_u64).unwrap_or_default();
-        let uses = u32::try_from(number("uses")).ok().filter(|n| (1..=TICKET_USES_MAX).contains(n));
-        let uses = uses.ok_or(format!("--uses: expected 1 to {TICKET_USES_MAX}"))?;
-        let seconds = number("seconds");
-        if !(1..=TICKET_SECONDS_MAX).contains(&seconds) {
-            return Err("--expires: expected one second to 366 days".into());
-        }
-        if self.addresses.is_empty() {
-            return Err("this node listens nowhere: set network.listen".into());
-        }
-        let mut nonce = [0; 16];
-        fill_random(&mut nonce).map_err(|failure| failure.message)?;
-        let not_after = unix_now().saturating_add(seconds);
-        let ticket = self.driver.node.invite(uses, not_after, nonce, self.addresses.clone());
-        let ticket = ticket.map_err(|error| error.to_string())?;
-        Ok(json!({"ticket": ticket, "uses": uses, "not_after": not_after}))
-    }
-
     fn status(&self) -> Value {
-        let node = &self.driver.node;
-        let (standing, counters) = (node.standing(), node.counters());
-        let peers: Vec<Value> = node
-            .peer_table()
-            .map(|(id, age, round)| json!({"id": id.to_string(), "age": age, "round": round}))
-            .collect();
-        json!({
-            "node": node.id().to_string(),
-            "network": self.driver.network.to_string(),
-            "phase": node.phase().name(),
-            "round": standing.round,
-            "age": standing.age,
-            "age_max": self.driver.age_max,
-            "steps": standing.steps,
-            "loss": counters.loss,
-            "cross_accuracy": node.cross_accuracy(),
-            "consensus": node.consensus(),
-            "accepted": counters.accepted,
-            "rejected": counters.rejected,
-            "failed": counters.failed,
-            "answered": counters.answered,
-            "sent_bytes": counters.sent_bytes,
-            "received_bytes": counters.received_bytes,
-            "payload_sent_bytes": counters.payload_sent_bytes,
-            "uptime_s": self.began.elapsed().as_secs_f64(),
-            "addresses": self.addresses,
-            "peers": peers,
-            "degraded": self.save_failed,
+        status::of(&Sight {
+            node: &self.driver.node,
+            network: self.driver.network,
+            now: self.now(),
+            boot: self.driver.boot,
+            age_max: self.driver.age_max,
+            addresses: &self.addresses,
+            dashboard: self.driver.board.as_ref().and_then(Board::url),
+            ready: self.ready,
+            degraded: self.saver.failed,
+            checkpoint: self.saver.last.as_ref(),
         })
+    }
+
+    /// Shows the status to whoever watches.
+    fn publish(&self) {
+        if let Some(board) = &self.driver.board {
+            board.publish(self.status());
+        }
     }
 
     fn status_line(&self) -> String {
@@ -363,36 +317,13 @@ impl Running {
         let accuracy = node
             .cross_accuracy()
             .map_or_else(String::new, |accuracy| format!(", accuracy {:.1} %", accuracy * 100.0));
+        let phase = if node.is_paused() { "paused" } else { node.phase().name() };
         format!(
-            "{}: round {}, {} peers, loss {:.3}{accuracy}",
-            node.phase().name(),
+            "{phase}: round {}, {} peers, loss {:.3}{accuracy}",
             node.standing().round,
             node.peers(),
             node.counters().loss
         )
-    }
-
-    async fn stop(mut self) -> Result<(), Failure> {
-        if let Some(task) = self.saving.take()
-            && let Ok(Ok(saved)) = timeout(DRAIN, task).await
-        {
-            self.save_done(saved);
-        }
-        let (standing, counters) = (self.driver.node.standing(), self.driver.node.counters());
-        let event = Event::DaemonStopped {
-            exit_code: if self.save_failed { Code::Io as u8 } else { 0 },
-            age: standing.age,
-            round: standing.round,
-            sent_bytes: counters.sent_bytes,
-            received_bytes: counters.received_bytes,
-            payload_sent_bytes: counters.payload_sent_bytes,
-        };
-        self.driver.net.stop().await;
-        log::emit(&event);
-        if self.save_failed {
-            return Err(Failure::new(Code::Io, ""));
-        }
-        Ok(())
     }
 }
 

@@ -26,6 +26,24 @@ pub enum Code {
     Config = 78,
 }
 
+impl Code {
+    /// The code with this number.
+    pub fn from_number(number: u64) -> Option<Self> {
+        const ALL: [Code; 9] = [
+            Code::Usage,
+            Code::Corrupt,
+            Code::Data,
+            Code::Unavailable,
+            Code::Internal,
+            Code::Io,
+            Code::Temporary,
+            Code::Permission,
+            Code::Config,
+        ];
+        ALL.into_iter().find(|code| *code as u64 == number)
+    }
+}
+
 /// Why a command ends without success.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {

@@ -1,27 +1,31 @@
-//! The log stream: one JSON line per event on standard error, or text on a terminal.
+//! The log stream: one JSON line per event on standard error, or in the journal, or text on a
+//! terminal.
 //!
 //! `seq` has no gap within a boot, so a monitor notices lost lines. Events about one peer that
 //! repeat are held back and counted. Warnings of libraries pass through as `library.logged`.
 
+mod journal;
+mod limit;
+mod text;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value};
-use starling_config::LogFormat;
-use starling_node::event::{Entry, Event, Severity};
+use starling_config::{LogFormat, LogLevel};
+use starling_node::event::{Event, Severity};
 use tokio::sync::broadcast;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// Lines of one event about one peer in a burst, and the time after which one more is let through.
-const BURST: u32 = 5;
-const REFILL: Duration = Duration::from_secs(10);
-/// Kinds of (event, peer) whose rate is watched; the table is emptied when it is full.
-const WATCHED_MAX: usize = 2048;
-/// Longest text from a peer or a library in a line.
-const TEXT_MAX: usize = 64;
+use self::journal::Journal;
+use self::limit::Limiter;
+pub use self::text::{escaped, short, summary};
+
+/// Longest text in a line.
+const TEXT_MAX: usize = 256;
 /// Lines kept for those who ask later what happened.
 const RECENT_MAX: usize = 1000;
 /// Lines that a follower may be behind before it misses some.
@@ -29,25 +33,42 @@ const BEHIND_MAX: usize = 256;
 /// Kinds of (event, reason) that are counted; reasons are from closed lists but for a few texts.
 const COUNTED_MAX: usize = 512;
 
+/// Fields that every line may have, whatever its event; all but `suppressed` are always there.
+pub const ENVELOPE: [&str; 10] =
+    ["ts", "severity", "event", "schema", "node", "network", "boot", "seq", "suppressed", "msg"];
+
 /// The process's log, once it is set up.
 static LOG: OnceLock<Log> = OnceLock::new();
 
-#[derive(Debug)]
-struct Rate {
-    tokens: u32,
-    since: Instant,
-    suppressed: u64,
-}
-
 #[derive(Debug, Default)]
 struct State {
+    level: LogLevel,
     seq: u64,
     node: String,
     network: String,
     boot: u64,
-    rates: BTreeMap<(&'static str, String), Rate>,
+    limiter: Limiter,
     recent: VecDeque<Arc<str>>,
     counts: Counts,
+}
+
+/// One event, ready to be written.
+#[derive(Debug)]
+struct Line {
+    name: &'static str,
+    severity: Severity,
+    /// None if it is too unimportant to be written.
+    seq: Option<u64>,
+    json: Arc<str>,
+    fields: Map<String, Value>,
+}
+
+/// Where lines go.
+#[derive(Debug)]
+enum Sink {
+    Json,
+    Text,
+    Journal(Journal),
 }
 
 /// How often each event happened, by its reason where it has one.
@@ -59,25 +80,36 @@ pub type Followed = (Vec<Arc<str>>, broadcast::Receiver<Arc<str>>);
 /// Writes events.
 #[derive(Debug)]
 pub struct Log {
-    json: bool,
+    sink: Sink,
     state: Mutex<State>,
     followers: broadcast::Sender<Arc<str>>,
 }
 
 /// Sets the process's log up. Later calls change nothing.
 pub fn init(format: LogFormat) {
-    let json = match format {
-        LogFormat::Json => true,
-        LogFormat::Text => false,
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
+    let journal = || Journal::open().map_or(Sink::Json, Sink::Journal);
+    let sink = match format {
+        LogFormat::Json => Sink::Json,
+        LogFormat::Text => Sink::Text,
+        LogFormat::Journal => journal(),
+        LogFormat::Auto if journal::takes_stderr() => journal(),
+        LogFormat::Auto if std::io::stderr().is_terminal() => Sink::Text,
+        LogFormat::Auto => Sink::Json,
     };
     let (followers, _) = broadcast::channel(BEHIND_MAX);
-    if LOG.set(Log { json, state: Mutex::new(State::default()), followers }).is_ok() {
+    if LOG.set(Log { sink, state: Mutex::new(State::default()), followers }).is_ok() {
         let filter = EnvFilter::try_from_env("STARLING_LOG")
             .unwrap_or_else(|_| EnvFilter::new("error,libp2p_mdns=off"));
         let subscriber = tracing_subscriber::registry().with(Library.with_filter(filter));
         // It fails if a subscriber is set already, which then does this one's work.
         let _ = tracing::subscriber::set_global_default(subscriber);
+    }
+}
+
+/// Writes from now on only what is at least this severe.
+pub fn set_level(level: LogLevel) {
+    if let Some(mut state) = LOG.get().and_then(|log| log.state.lock().ok()) {
+        state.level = level;
     }
 }
 
@@ -89,15 +121,19 @@ pub fn identify(node: String, network: String, boot: u64) {
 }
 
 /// The last JSON lines, and all that follow them.
-#[expect(dead_code, reason = "the dashboard will follow")]
 pub fn follow() -> Option<Followed> {
     let log = LOG.get()?;
     let state = log.state.lock().ok()?;
     Some((state.recent.iter().cloned().collect(), log.followers.subscribe()))
 }
 
+/// Lines kept, and how many are at most.
+pub fn kept() -> (usize, usize) {
+    let state = LOG.get().and_then(|log| log.state.lock().ok());
+    (state.map_or(0, |state| state.recent.len()), RECENT_MAX)
+}
+
 /// How often each event happened in this boot, those held back included.
-#[expect(dead_code, reason = "the metrics will count")]
 pub fn counts() -> Counts {
     let state = LOG.get().and_then(|log| log.state.lock().ok());
     state.map(|state| state.counts.clone()).unwrap_or_default()
@@ -106,50 +142,63 @@ pub fn counts() -> Counts {
 /// Writes one event.
 pub fn emit(event: &Event) {
     let entry = event.entry();
-    let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else { return };
-    fields.remove("event");
-    write(entry.name, entry.severity, fields);
+    write(entry.name, entry.severity, fields_of(event));
 }
 
-fn write(name: &'static str, severity: Severity, mut fields: Map<String, Value>) {
+fn write(name: &'static str, severity: Severity, fields: Map<String, Value>) {
     let Some(log) = LOG.get() else { return };
     let Ok(mut state) = log.state.lock() else { return };
-    state.count(name, fields.get("reason").and_then(Value::as_str).unwrap_or_default());
-    let peer = fields.get("peer").and_then(Value::as_str).map(str::to_owned);
-    if let Some(peer) = peer {
-        match state.admit(name, peer) {
-            None => return,
-            Some(0) => {}
-            Some(suppressed) => {
-                fields.insert("suppressed".into(), suppressed.into());
-            }
+    for line in state.record(Instant::now(), name, severity, fields) {
+        // Nobody may be following.
+        let _ = log.followers.send(Arc::clone(&line.json));
+        if line.seq.is_some() {
+            log.sink.write(&line, &state.node);
         }
     }
-    state.seq += 1;
-    for value in fields.values_mut() {
-        bound(value);
-    }
-    let line: Arc<str> = state.json(name, severity, fields.clone()).into();
-    if state.recent.len() >= RECENT_MAX {
-        state.recent.pop_front();
-    }
-    state.recent.push_back(Arc::clone(&line));
-    // Nobody may be following.
-    let _ = log.followers.send(Arc::clone(&line));
-    let line = if log.json { line } else { text(name, severity, &fields).into() };
-    // A closed standard error must not end the daemon.
-    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-fn bound(value: &mut Value) {
-    if let Value::String(text) = value
-        && text.chars().count() > 4 * TEXT_MAX
-    {
-        *text = text.chars().take(4 * TEXT_MAX).chain(['…']).collect();
+impl Sink {
+    fn write(&self, line: &Line, node: &str) {
+        let text = match self {
+            Self::Json => None,
+            Self::Text => Some(for_terminal(line)),
+            Self::Journal(journal) if journal.send(line, node) => return,
+            // Standard error leads to the journal as well, if to anywhere.
+            Self::Journal(_) => None,
+        };
+        // A closed standard error must not end the daemon.
+        let _ = std::io::stderr().write_all(text.as_deref().unwrap_or(&line.json).as_bytes());
     }
 }
 
 impl State {
+    /// The lines that an event makes: itself unless it is held back, and what was before.
+    fn record(
+        &mut self,
+        now: Instant,
+        name: &'static str,
+        severity: Severity,
+        mut fields: Map<String, Value>,
+    ) -> Vec<Line> {
+        let text = |key: &str| fields.get(key).and_then(Value::as_str);
+        self.count(name, text("reason").unwrap_or_default());
+        let subject = text("peer").or(text("source")).map(str::to_owned);
+        let mut lines = Vec::new();
+        let released = self.limiter.released(now);
+        if released > 0 {
+            let event = Event::LogSuppressed { lines: released };
+            let entry = event.entry();
+            lines.push(self.line(entry.name, entry.severity, fields_of(&event)));
+        }
+        if let Some(suppressed) = self.limiter.admit(now, name, severity, subject.as_deref()) {
+            if suppressed > 0 {
+                fields.insert("suppressed".into(), suppressed.into());
+            }
+            lines.push(self.line(name, severity, fields));
+        }
+        lines
+    }
+
     fn count(&mut self, name: &'static str, reason: &str) {
         let key = (name, reason.to_owned());
         if self.counts.len() < COUNTED_MAX || self.counts.contains_key(&key) {
@@ -157,28 +206,34 @@ impl State {
         }
     }
 
-    /// How many lines were held back before this one; none if this one is held back too.
-    fn admit(&mut self, name: &'static str, peer: String) -> Option<u64> {
-        if self.rates.len() >= WATCHED_MAX {
-            self.rates.clear();
+    /// Makes a line and keeps it.
+    fn line(
+        &mut self,
+        name: &'static str,
+        severity: Severity,
+        mut fields: Map<String, Value>,
+    ) -> Line {
+        // What is not written has no number, so that what is written has no gap.
+        let seq = (level_of(severity) >= self.level).then(|| {
+            self.seq += 1;
+            self.seq
+        });
+        fields.values_mut().for_each(bound);
+        let json: Arc<str> = self.json(name, severity, seq, fields.clone()).into();
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.pop_front();
         }
-        let now = Instant::now();
-        let fresh = || Rate { tokens: BURST, since: now, suppressed: 0 };
-        let rate = self.rates.entry((name, peer)).or_insert_with(fresh);
-        let periods = now.duration_since(rate.since).as_secs() / REFILL.as_secs();
-        if periods > 0 {
-            rate.tokens = BURST.min(rate.tokens + u32::try_from(periods).unwrap_or(BURST));
-            rate.since = now;
-        }
-        if rate.tokens == 0 {
-            rate.suppressed += 1;
-            return None;
-        }
-        rate.tokens -= 1;
-        Some(std::mem::take(&mut rate.suppressed))
+        self.recent.push_back(Arc::clone(&json));
+        Line { name, severity, seq, json, fields }
     }
 
-    fn json(&self, name: &str, severity: Severity, fields: Map<String, Value>) -> String {
+    fn json(
+        &self,
+        name: &str,
+        severity: Severity,
+        seq: Option<u64>,
+        fields: Map<String, Value>,
+    ) -> String {
         let mut line = Map::new();
         line.insert("ts".into(), timestamp().into());
         line.insert("severity".into(), severity_name(severity).into());
@@ -187,7 +242,9 @@ impl State {
         line.insert("node".into(), self.node.clone().into());
         line.insert("network".into(), self.network.clone().into());
         line.insert("boot".into(), self.boot.into());
-        line.insert("seq".into(), self.seq.into());
+        if let Some(seq) = seq {
+            line.insert("seq".into(), seq.into());
+        }
         let message = summary(&fields);
         line.extend(fields);
         line.insert("msg".into(), format!("{name} {message}").trim_end().into());
@@ -197,26 +254,36 @@ impl State {
     }
 }
 
-fn text(name: &str, severity: Severity, fields: &Map<String, Value>) -> String {
-    let clock = timestamp();
-    let time = clock.get(11..19).unwrap_or_default();
-    format!("{time} {:5} {name:20} {}\n", severity_name(severity), summary(fields))
+fn fields_of(event: &Event) -> Map<String, Value> {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else { return Map::new() };
+    // Not `remove`, which would put the last field in its place.
+    fields.shift_remove("event");
+    fields
 }
 
-fn summary(fields: &Map<String, Value>) -> String {
-    let part = |(key, value): (&String, &Value)| match value {
-        Value::Null => None,
-        Value::Number(number) if number.is_f64() => {
-            Some(format!("{key}={:.4}", number.as_f64().unwrap_or_default()))
+fn bound(value: &mut Value) {
+    match value {
+        Value::String(text) if text.chars().count() > TEXT_MAX => {
+            *text = text.chars().take(TEXT_MAX).chain(['…']).collect();
         }
-        Value::String(text) if key == "peer" => {
-            let tail = text.len().saturating_sub(10);
-            Some(format!("peer=…{}", text.get(tail..).unwrap_or_default()))
-        }
-        Value::String(text) => Some(format!("{key}={text}")),
-        other => Some(format!("{key}={other}")),
-    };
-    fields.iter().filter_map(part).collect::<Vec<_>>().join(" ")
+        Value::Array(values) => values.iter_mut().for_each(bound),
+        _ => {}
+    }
+}
+
+fn for_terminal(line: &Line) -> String {
+    let clock = timestamp();
+    let time = clock.get(11..19).unwrap_or_default();
+    let (severity, fields) = (severity_name(line.severity), summary(&line.fields));
+    format!("{time} {severity:5} {:20} {fields}\n", line.name)
+}
+
+fn level_of(severity: Severity) -> LogLevel {
+    match severity {
+        Severity::Info => LogLevel::Info,
+        Severity::Warn => LogLevel::Warn,
+        Severity::Error => LogLevel::Error,
+    }
 }
 
 /// The stable name of a severity.
@@ -256,43 +323,90 @@ impl<S: tracing::Subscriber> Layer<S> for Library {
     }
 }
 
-/// The catalogue's entry as a table row.
-pub fn describe(entry: &Entry) -> String {
-    let fields: Vec<String> =
-        entry.fields.iter().map(|(name, kind)| format!("{name}: {kind}")).collect();
-    format!(
-        "{:5} {}\n      {}\n      fields: {}\n      do: {}",
-        severity_name(entry.severity),
-        entry.name,
-        entry.meaning,
-        if fields.is_empty() { "none".to_owned() } else { fields.join(", ") },
-        entry.action
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::command::events::schema::render;
+
+    fn denied(peer: &str) -> Event {
+        Event::PeerDenied { peer: peer.to_owned(), reason: "not_member".to_owned() }
+    }
+
+    fn record(state: &mut State, now: Instant, event: &Event) -> Vec<Value> {
+        let entry = event.entry();
+        let lines = state.record(now, entry.name, entry.severity, fields_of(event));
+        let lines: Vec<Value> =
+            lines.iter().map(|line| serde_json::from_str(&line.json).expect("JSON")).collect();
+        let schema = serde_json::from_str(&render()).expect("JSON");
+        let validator = jsonschema::validator_for(&schema).expect("a schema");
+        for line in lines.iter().filter(|line| line.get("seq").is_some()) {
+            assert!(validator.is_valid(line), "{line}");
+        }
+        lines
+    }
 
     #[test]
     fn repeated_lines_about_one_peer_are_held_back_and_counted() {
         let mut state = State::default();
-        for _ in 0..BURST {
-            assert_eq!(state.admit("frame.rejected", "a".into()), Some(0));
-        }
-        assert_eq!(state.admit("frame.rejected", "a".into()), None);
-        assert_eq!(state.admit("frame.rejected", "b".into()), Some(0));
-        let rate = state.rates.get_mut(&("frame.rejected", "a".to_owned())).expect("watched");
-        rate.since -= REFILL;
-        assert_eq!(state.admit("frame.rejected", "a".into()), Some(1));
-        assert_eq!(state.admit("frame.rejected", "a".into()), None);
+        let now = Instant::now();
+        let first = record(&mut state, now, &denied("a"));
+        assert_eq!(
+            (first.len(), &first[0]["seq"], first[0].get("suppressed")),
+            (1, &1.into(), None)
+        );
+        assert!(record(&mut state, now, &denied("a")).is_empty());
+        let later = record(&mut state, now + Duration::from_secs(10), &denied("a"));
+        assert_eq!((later.len(), &later[0]["seq"]), (1, &2.into()));
+        assert_eq!(later[0]["suppressed"], 1);
+        assert_eq!(state.counts, Counts::from([(("peer.denied", "not_member".to_owned()), 3)]));
+        assert_eq!(state.recent.len(), 2);
+    }
+
+    #[test]
+    fn what_a_crowd_loses_is_told() {
+        let mut state = State::default();
+        let now = Instant::now();
+        let events = (0..150).map(|index| denied(&index.to_string()));
+        let written: usize = events.map(|event| record(&mut state, now, &event).len()).sum();
+        assert_eq!(written, 100);
+        let next = record(&mut state, now + Duration::from_secs(1), &denied("next"));
+        assert_eq!((next.len(), &next[0]["event"]), (2, &"log.suppressed".into()));
+        assert_eq!((&next[0]["lines"], &next[0]["seq"]), (&50.into(), &101.into()));
+        assert_eq!((&next[1]["peer"], &next[1]["seq"]), (&"next".into(), &102.into()));
+    }
+
+    #[test]
+    fn what_is_below_the_level_is_kept_and_counted_without_a_number() {
+        let mut state = State { level: LogLevel::Warn, ..State::default() };
+        let now = Instant::now();
+        let quiet = Event::DaemonRecovered { reason: "r".to_owned() };
+        let lines = [&quiet, &denied("a"), &quiet, &denied("b")]
+            .map(|event| record(&mut state, now, event).remove(0));
+        let numbers = lines.each_ref().map(|line| line.get("seq").and_then(Value::as_u64));
+        assert_eq!(numbers, [None, Some(1), None, Some(2)]);
+        assert_eq!(state.recent.len(), 4);
+        assert_eq!(state.counts[&("daemon.recovered", "r".to_owned())], 2);
+        state.level = LogLevel::Info;
+        assert_eq!(record(&mut state, now, &quiet)[0]["seq"], 3);
+    }
+
+    #[test]
+    fn long_texts_are_cut_wherever_they_stand() {
+        let long = "é".repeat(TEXT_MAX + 1);
+        let mut value = serde_json::json!([long, "short"]);
+        bound(&mut value);
+        assert_eq!(value[0].as_str().map(|text| text.chars().count()), Some(TEXT_MAX + 1));
+        assert_eq!(value[0].as_str().and_then(|text| text.chars().last()), Some('…'));
+        assert_eq!(value[1], "short");
     }
 
     #[test]
     fn one_line_stays_one_json_line_whatever_it_holds() {
         let mut fields = Map::new();
         fields.insert("reason".into(), "a\nb\"}\u{1b}[2J".into());
-        let line = State::default().json("peer.denied", Severity::Warn, fields);
+        let line = State::default().json("peer.denied", Severity::Warn, Some(1), fields);
         assert_eq!(line.matches('\n').count(), 1);
         assert!(!line.contains('\u{1b}'));
         let value: Value = serde_json::from_str(&line).expect("json");

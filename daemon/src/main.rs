@@ -11,7 +11,9 @@ mod log;
 mod net;
 mod service;
 mod setup;
+mod status;
 mod store;
+mod web;
 
 use std::process::ExitCode;
 
@@ -51,6 +53,19 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Join(options) => command::join::run(&options),
         Command::Simulate(options) => command::simulate::run(&options),
         Command::Status(options) => command::status::run(&options),
+        Command::Peers(ask) => command::ask::peers(&ask),
+        Command::Ban(ask) => command::ask::ban(&ask, "ban"),
+        Command::Unban(ask) => command::ask::ban(&ask, "unban"),
+        Command::Checkpoint(ask) => command::ask::checkpoint(&ask),
+        Command::Pause(ask) => command::ask::pause(&ask, "pause"),
+        Command::Resume(ask) => command::ask::pause(&ask, "resume"),
+        Command::Leave(ask) => command::ask::leave(&ask),
+        Command::Reload(ask) => command::ask::reload(&ask),
+        Command::Limits(ask) => command::ask::limits(&ask),
+        Command::Privacy(ask) => command::ask::privacy(&ask),
+        Command::Completions(options) => command::manual::completions(&options),
+        Command::Man(options) => command::manual::man(&options),
         Command::Events(options) => command::events::run(&options),
+        Command::Logs(options) => command::logs::run(&options),
     }
 }

@@ -149,6 +149,21 @@ impl Net {
         Some(event)
     }
 
+    /// Every queue of ours: its name, its length and its bound.
+    pub fn limits(&self) -> [(&'static str, usize, usize); 4] {
+        let queued = self
+            .writers
+            .values()
+            .map(|writer| FRAMES_QUEUED_MAX.saturating_sub(writer.frames.capacity()));
+        let commands = COMMANDS_MAX.saturating_sub(self.commands.capacity());
+        [
+            ("net_events_queued", self.events.len(), EVENTS_MAX),
+            ("net_commands_queued", commands, COMMANDS_MAX),
+            ("frames_queued_for_slowest_peer", queued.max().unwrap_or(0), FRAMES_QUEUED_MAX),
+            ("models_being_read", self.streams.models_being_read(), streams::MODELS_READ_MAX),
+        ]
+    }
+
     fn set_member(&self, peer: NodeId, member: bool) {
         let mut members = lock(&self.members);
         if member {

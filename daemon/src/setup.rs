@@ -9,13 +9,17 @@ use starling_node::node::Standing;
 use starling_node::spec::Network;
 use starling_node::{checkpoint, spec::Membership};
 use starling_protocol::admission::{Certificate, check_chain, decode_chain};
-use starling_protocol::id::{Keypair, NodeId};
+use starling_protocol::id::{InvalidNodeId, Keypair, NodeId};
+use starling_protocol::limits::BANS_MAX;
 use starling_protocol::message::Hint;
 
 use crate::cli::{DataOptions, StateDir};
 use crate::exit::{Code, Failure};
 use crate::net::parse_contact;
 use crate::store::{Loaded, Store, Unusable};
+
+/// Where the package keeps the node of `starling.service`.
+const PACKAGED: &str = "/var/lib/starling";
 
 /// The state directory that a command works on.
 pub fn state_dir(place: &StateDir) -> Result<PathBuf, Failure> {
@@ -25,6 +29,9 @@ pub fn state_dir(place: &StateDir) -> Result<PathBuf, Failure> {
     if let Some(directory) = std::env::var_os("STATE_DIRECTORY") {
         return Ok(directory.into());
     }
+    if may_operate(Path::new(PACKAGED)) {
+        return Ok(PACKAGED.into());
+    }
     if let Some(directory) = std::env::var_os("XDG_STATE_HOME") {
         return Ok(PathBuf::from(directory).join("starling"));
     }
@@ -32,6 +39,28 @@ pub fn state_dir(place: &StateDir) -> Result<PathBuf, Failure> {
         Failure::new(Code::Usage, "no home directory is known: name a --state-dir")
     })?;
     Ok(PathBuf::from(home).join(".local/state/starling"))
+}
+
+/// Whether this is a folder of ours or of our group, or we are root.
+fn may_operate(directory: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(found) = std::fs::metadata(directory) else { return false };
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    let ours = groups.iter().any(|group| group.as_raw() == found.gid());
+    let user = rustix::process::geteuid();
+    found.is_dir() && (ours || user.is_root() || user.as_raw() == found.uid())
+}
+
+/// How a node that was just made is started.
+pub fn how_to_start(directory: &Path) -> String {
+    let unit = directory.to_str().and_then(|path| path.strip_prefix(PACKAGED));
+    match unit.map(|rest| (rest, rest.strip_prefix('-'))) {
+        Some(("", _)) => "systemctl enable --now starling".to_owned(),
+        Some((_, Some(name))) if !name.contains('/') => {
+            format!("systemctl enable --now starling@{name}")
+        }
+        _ => format!("starling run --state-dir {}", directory.display()),
+    }
 }
 
 /// Reads the configuration: the file, then the environment.
@@ -115,22 +144,58 @@ pub fn contacts(store: &Store, config: &Config) -> Result<Vec<Hint>, Failure> {
     Ok(hints)
 }
 
+/// Whom the operator banned: one id a line.
+pub fn bans(store: &Store) -> Result<BTreeSet<NodeId>, Failure> {
+    let text = store.read_text("bans")?.unwrap_or_default();
+    let ids = text.lines().take(BANS_MAX).map(str::parse);
+    ids.collect::<Result<_, InvalidNodeId>>().map_err(|error| {
+        let path = store.path("bans");
+        Failure::new(Code::Config, format!("{}: {error}; remove the line", path.display()))
+    })
+}
+
+/// Keeps the operator's bans beyond this process.
+pub fn write_bans(store: &Store, bans: impl Iterator<Item = NodeId>) -> Result<(), Failure> {
+    let lines: String = bans.map(|peer| format!("{peer}\n")).collect();
+    store.write("bans", lines.as_bytes())
+}
+
 /// A checkpoint with both its parts.
 pub type Restored = (Standing, checkpoint::Vectors);
 
-/// Reads the newest checkpoint of `network`.
+/// Reads the newest checkpoint of `network`, and puts damaged ones aside.
 pub fn restore(store: &Store, network: &Network) -> Result<Loaded<Restored>, Failure> {
-    store.load_checkpoint(|bytes| {
-        let checkpoint = checkpoint::decode(bytes, network.id, network.model.len()).map_err(
-            |error| match error {
-                CheckpointError::Network => Unusable::Foreign,
-                other => Unusable::Damaged(other.to_string()),
-            },
-        )?;
-        let standing = Standing::decode(&checkpoint.standing)
-            .map_err(|error| Unusable::Damaged(error.to_string()))?;
-        Ok((standing, checkpoint.vectors))
-    })
+    store.load_checkpoint(|bytes| read_checkpoint(bytes, network))
+}
+
+/// The same without touching anything.
+pub fn look_at_checkpoints(store: &Store, network: &Network) -> Result<Loaded<Restored>, Failure> {
+    store.look_at_checkpoint(|bytes| read_checkpoint(bytes, network))
+}
+
+/// A node that has learnt something must not start over without being told.
+pub fn refuse_to_forget(store: &Store, loaded: &Loaded<Restored>) -> Result<(), Failure> {
+    if loaded.newest.is_some() || (loaded.bad.is_empty() && !store.has_bad()) {
+        return Ok(());
+    }
+    let message = format!(
+        "no checkpoint in {} can be read, and starting anew would lose what was learnt: restore \
+         one, or remove the checkpoints and bad directories to start over",
+        store.path("checkpoints").display()
+    );
+    Err(Failure::new(Code::Corrupt, message))
+}
+
+fn read_checkpoint(bytes: &[u8], network: &Network) -> Result<Restored, Unusable> {
+    let checkpoint = checkpoint::decode(bytes, network.id, network.model.len()).map_err(
+        |error| match error {
+            CheckpointError::Network => Unusable::Foreign,
+            other => Unusable::Damaged(other.to_string()),
+        },
+    )?;
+    let standing = Standing::decode(&checkpoint.standing)
+        .map_err(|error| Unusable::Damaged(error.to_string()))?;
+    Ok((standing, checkpoint.vectors))
 }
 
 /// Options of the command line as configuration keys.

@@ -5,10 +5,12 @@
 //! network.toml         what the network is      membership      chain of certificates
 //! boot                 how often it started     lock            held while a daemon runs
 //! contacts             members to dial          control.sock    where `starling status` asks
+//! bans                 whom the operator banned
 //! checkpoints/ckpt-%016x   the newest three     bad/            those that could not be read
 //! ```
 //! A file appears whole or not at all: it is written under a temporary name, synced, renamed, and
-//! its directory synced. A temporary file is never read.
+//! its directory synced. A temporary file is never read. What root writes belongs to the owner of
+//! the directory, as whom the daemon runs.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -81,6 +83,7 @@ impl Store {
         let path = self.path("lock");
         let mut options = OpenOptions::new();
         let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = file.and_then(|file| give_to_owner(&self.root, &file).map(|()| file));
         let file = file.map_err(|error| Failure::io("open", &path, &error))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             let message = format!(
@@ -188,9 +191,7 @@ impl Store {
     /// ones as they were.
     pub fn save_checkpoint(&self, bytes: &[u8]) -> Result<u64, Failure> {
         let directory = self.path("checkpoints");
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(&directory).map_err(|error| Failure::io("create", &directory, &error))?;
+        make_folder(&directory).map_err(|error| Failure::io("create", &directory, &error))?;
         let older = self.generations()?;
         let generation = older.last().map_or(1, |last| last.saturating_add(1));
         let path = checkpoint_path(&directory, generation);
@@ -214,6 +215,22 @@ impl Store {
         &self,
         read: impl Fn(&[u8]) -> Result<T, Unusable>,
     ) -> Result<Loaded<T>, Failure> {
+        self.newest_checkpoint(read, |path| self.put_aside(path))
+    }
+
+    /// The same, and everything stays where it is.
+    pub fn look_at_checkpoint<T>(
+        &self,
+        read: impl Fn(&[u8]) -> Result<T, Unusable>,
+    ) -> Result<Loaded<T>, Failure> {
+        self.newest_checkpoint(read, |_| {})
+    }
+
+    fn newest_checkpoint<T>(
+        &self,
+        read: impl Fn(&[u8]) -> Result<T, Unusable>,
+        damaged: impl Fn(&Path),
+    ) -> Result<Loaded<T>, Failure> {
         let directory = self.path("checkpoints");
         let mut loaded = Loaded { newest: None, bad: Vec::new() };
         for generation in self.generations()?.into_iter().rev() {
@@ -234,7 +251,7 @@ impl Store {
                     return Err(Failure::new(Code::Config, message));
                 }
                 Err(Unusable::Damaged(reason)) => {
-                    self.put_aside(&path);
+                    damaged(&path);
                     loaded.bad.push((generation, reason));
                 }
             }
@@ -244,8 +261,7 @@ impl Store {
 
     fn put_aside(&self, path: &Path) {
         let bad = self.path("bad");
-        let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(&bad);
+        let made = make_folder(&bad);
         let kept = fs::read_dir(&bad).map_or(0, Iterator::count);
         // Failing to move it costs nothing but a second look at the next start.
         if let (Ok(()), true, Some(name)) = (made, kept < BAD_KEPT, path.file_name()) {
@@ -261,6 +277,11 @@ fn checkpoint_path(directory: &Path, generation: u64) -> PathBuf {
 fn generation_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("ckpt-").filter(|digits| digits.len() == 16)?;
     u64::from_str_radix(digits, 16).ok().filter(|value| format!("{value:016x}") == digits)
+}
+
+/// Writes a file outside of any state directory, whole or not at all.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    write_whole(path, bytes).map_err(|error| Failure::io("write", path, &error))
 }
 
 /// Fills `bytes` from the system's generator.
@@ -279,6 +300,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file =
             options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&temporary)?;
+        give_to_owner(directory, &file)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -288,6 +310,24 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// Gives what root made in `directory` to whom that belongs.
+fn give_to_owner(directory: &Path, made: &File) -> std::io::Result<()> {
+    let (owner, own) = (fs::metadata(directory)?, made.metadata()?);
+    // A second name of the file may be anywhere.
+    let only_here = own.is_dir() || own.nlink() == 1;
+    if rustix::process::geteuid().is_root() && owner.uid() != own.uid() && only_here {
+        std::os::unix::fs::fchown(made, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
+}
+
+/// Makes a folder in the state directory, if it is not there.
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path)?;
+    give_to_owner(path.parent().unwrap_or(path), &File::open(path)?)
 }
 
 fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {

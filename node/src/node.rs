@@ -5,14 +5,16 @@
 //! the partner is awaited nobody else is answered, so that one exchange is applied at a time.
 
 mod answers;
+mod disclosed;
 mod joining;
 mod links;
+mod operator;
 mod pulling;
 mod rounds;
 mod standing;
 
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -23,8 +25,8 @@ use starling_protocol::gate::{Ages, Distances};
 use starling_protocol::id::{Keypair, NodeId};
 use starling_protocol::latency::Latency;
 use starling_protocol::limits::{
-    CANDIDATES_MAX, CANDIDATES_PER_MEMBER, CROSS_SCORES_MAX, JOBS_PENDING_MAX, LINKS_PER_MEMBER,
-    SCORES_MAX,
+    BANS_MAX, CANDIDATES_MAX, CANDIDATES_PER_MEMBER, CROSS_SCORES_MAX, JOBS_PENDING_MAX,
+    LINKS_PER_MEMBER, SCORES_MAX, TICKETS_COUNTED_MAX,
 };
 use starling_protocol::message::Hint;
 use starling_protocol::score::Scores;
@@ -32,6 +34,10 @@ use starling_protocol::time::Time;
 use starling_protocol::view::View;
 use starling_protocol::window::ReplayWindow;
 
+pub use self::disclosed::{Disclosed, Sent};
+pub use self::links::Peer;
+pub use self::operator::{PeerRow, Tuning};
+pub use self::rounds::Durations;
 pub use self::standing::{Standing, StandingError};
 
 use crate::event::Event;
@@ -68,6 +74,18 @@ pub enum Input {
     WallClock(u64),
     /// The checkpoint of the last [`Output::Save`] is on disk, or could not be put there.
     Saved(bool),
+    /// Put a checkpoint on disk now.
+    Save,
+    /// No training and no drawing from the end of this round on; others are answered.
+    Pause,
+    /// The end of a pause.
+    Resume,
+    /// Nothing to do with this node until [`Input::Unban`].
+    Ban(NodeId),
+    /// The end of any ban of this node.
+    Unban(NodeId),
+    /// The operator changed what may change while a node runs.
+    Tune(Tuning),
     /// Save, say goodbye, stop.
     Leave,
 }
@@ -139,6 +157,8 @@ pub struct Identity {
     pub contacts: Vec<Hint>,
     /// What a checkpoint said, if there was one.
     pub resumed: Option<Standing>,
+    /// Whom the operator banned.
+    pub banned: BTreeSet<NodeId>,
 }
 
 #[derive(Debug)]
@@ -187,6 +207,10 @@ pub struct Node {
     saving: bool,
     save_again: bool,
     admissions: Vec<links::Admission>,
+    /// Banned by the operator, at most [`BANS_MAX`]; bans for misbehaviour are in the scores.
+    banned: BTreeSet<NodeId>,
+    paused: bool,
+    disclosed: Disclosed,
     outputs: Vec<Output>,
 }
 
@@ -194,7 +218,7 @@ impl Node {
     /// A node that has not started.
     #[must_use]
     pub fn new(network: Network, settings: Settings, identity: Identity) -> Self {
-        let Identity { key, epoch, chain, contacts, resumed } = identity;
+        let Identity { key, epoch, chain, contacts, resumed, banned } = identity;
         // Restarts must not repeat draws, and nodes of one seed must not draw alike.
         let me = key.id();
         let seed = [&me.0[..], &settings.seed.to_le_bytes(), &epoch.to_le_bytes()].concat();
@@ -243,6 +267,9 @@ impl Node {
             saving: false,
             save_again: false,
             admissions: Vec::new(),
+            banned,
+            paused: false,
+            disclosed: Disclosed::default(),
             outputs: Vec::new(),
         }
     }
@@ -263,6 +290,12 @@ impl Node {
             Input::JobDone(id, done) => self.job_done(id, done),
             Input::WallClock(unix) => self.unix = unix,
             Input::Saved(durable) => self.saved(durable),
+            Input::Save => self.checkpoint(),
+            Input::Pause => self.pause(true),
+            Input::Resume => self.pause(false),
+            Input::Ban(peer) => self.ban(peer),
+            Input::Unban(peer) => self.unban(peer),
+            Input::Tune(tuning) => self.tune(tuning),
             Input::Leave => self.leave(),
         }
         self.run_timers();
@@ -397,19 +430,28 @@ impl Node {
         (known && fits).then_some(Encoded { codec, base, slab })
     }
 
+    /// Every table of ours that grows: its name, its size, and the bound that the size keeps.
+    #[must_use]
+    pub fn limits(&self) -> [(&'static str, usize, usize); 9] {
+        let view = self.view.capacity();
+        let links = LINKS_PER_MEMBER * view;
+        [
+            ("links", self.links.len(), links),
+            ("view", self.view.members().count(), view),
+            ("candidates", self.view.candidates_len(), CANDIDATES_PER_MEMBER * view),
+            ("replay_windows", self.windows.len(), SCORES_MAX.max(links)),
+            ("jobs_pending", self.pending.len(), JOBS_PENDING_MAX),
+            ("cross_scores", self.cross.len(), CROSS_SCORES_MAX),
+            ("tickets_counted", self.standing.tickets.len(), TICKETS_COUNTED_MAX),
+            ("bans", self.banned.len(), BANS_MAX),
+            ("peers_sent_to", self.disclosed.peers.len(), SCORES_MAX),
+        ]
+    }
+
     /// The first of our tables that is larger than its bound, if any is.
     #[must_use]
     pub fn overflow(&self) -> Option<&'static str> {
-        let view = self.view.capacity();
-        let sizes = [
-            ("links", self.links.len(), LINKS_PER_MEMBER * view),
-            ("view", self.view.members().count(), view),
-            ("candidates", self.view.candidates_len(), CANDIDATES_PER_MEMBER * view),
-            ("replay windows", self.windows.len(), SCORES_MAX.max(LINKS_PER_MEMBER * view)),
-            ("jobs", self.pending.len(), JOBS_PENDING_MAX),
-            ("cross scores", self.cross.len(), CROSS_SCORES_MAX),
-        ];
-        sizes.into_iter().find(|(_, size, bound)| size > bound).map(|(name, ..)| name)
+        self.limits().into_iter().find(|(_, size, bound)| size > bound).map(|(name, ..)| name)
     }
 
     /// Ourselves.
@@ -424,10 +466,10 @@ impl Node {
         self.phase
     }
 
-    /// Whether local steps are under way.
+    /// Whether the owner of the weights owes us nothing.
     #[must_use]
-    pub fn is_training(&self) -> bool {
-        matches!(self.stage, Stage::Training { .. })
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty()
     }
 
     /// What is saved of us.
@@ -448,10 +490,10 @@ impl Node {
         self.links.values().filter(|link| link.admitted()).count()
     }
 
-    /// Linked members with their ages and rounds as they last said.
-    pub fn peer_table(&self) -> impl Iterator<Item = (NodeId, f64, u64)> + '_ {
+    /// Linked members, at `now`.
+    pub fn peer_table(&self, now: Time) -> impl Iterator<Item = Peer> + '_ {
         let admitted = self.links.iter().filter(|(_, link)| link.admitted());
-        admitted.map(|(id, link)| (*id, link.standing.age, link.standing.round))
+        admitted.map(move |(id, link)| link.peer(*id, now, self.standing.round))
     }
 
     /// Usual distance of models from their mean, by the length of ours.
@@ -469,6 +511,12 @@ impl Node {
                 (c + u64::from(*correct), t + u64::from(*total))
             });
         (total > 0).then(|| correct as f64 / total as f64)
+    }
+
+    /// Learning rate of the next step.
+    #[must_use]
+    pub fn learning_rate(&self) -> f64 {
+        self.network.schedule().rate_at(self.standing.age)
     }
 
     /// The usual duration of an exchange.

@@ -32,6 +32,12 @@ impl References {
         Self { held: BTreeMap::new(), capacity, clock: 0 }
     }
 
+    /// Bytes held, and the most that will be.
+    pub(crate) fn bytes(&self, count: usize) -> (usize, usize) {
+        let vectors = self.held.values().map(|held| 1 + usize::from(held.before.is_some()));
+        (vectors.sum::<usize>() * 4 * count, self.capacity * 8 * count)
+    }
+
     /// The newest reference with `peer` and its hash.
     pub(crate) fn newest(&self, peer: NodeId) -> Option<(&[f32], u64)> {
         self.held.get(&peer).map(|held| (held.newest.0.as_slice(), held.newest.1))
@@ -104,6 +110,7 @@ mod tests {
             ours.remember(peer(index), None, &[0.0; 2], &[0.0; 2]);
         }
         assert_eq!(ours.held.len(), 3);
+        assert_eq!(ours.bytes(2), (24, 48));
         assert_eq!(ours.newest(peer(1)), None);
         let mut none = References::new(15, 2);
         none.remember(peer(1), None, &[0.0; 2], &[0.0; 2]);

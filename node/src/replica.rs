@@ -116,6 +116,12 @@ impl Replica {
         self.served.values()
     }
 
+    /// Bytes of pair references held, and the most that will be.
+    #[must_use]
+    pub fn reference_bytes(&self) -> (usize, usize) {
+        self.references.bytes(self.x.len())
+    }
+
     /// Length of the last round's local update.
     #[must_use]
     pub fn update_norm(&self) -> f64 {

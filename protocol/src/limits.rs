@@ -39,6 +39,8 @@ pub const CANDIDATES_PER_MEMBER: usize = 8;
 pub const CANDIDATES_MAX: usize = CANDIDATES_PER_MEMBER * VIEW_MAX;
 /// Peers whose misbehaviour or bans are remembered.
 pub const SCORES_MAX: usize = 1000;
+/// Peers that the operator may have banned at a time.
+pub const BANS_MAX: usize = 1000;
 /// Bits of the replay window per sender: reordering beyond it does not happen on one stream.
 pub const WINDOW_BITS: u64 = 1024;
 /// Jobs that the owner of the weights has to do at a time: answers, snapshots, a step of the round,

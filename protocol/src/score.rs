@@ -61,6 +61,18 @@ impl Scores {
         self.0.get(&peer).and_then(|entry| entry.banned_until).is_some_and(|until| now < until)
     }
 
+    /// Forgets what a peer did; whether it was banned.
+    pub fn forgive(&mut self, peer: NodeId, now: Time) -> bool {
+        let was_banned = self.is_banned(peer, now);
+        self.0.remove(&peer);
+        was_banned
+    }
+
+    /// Who is banned now.
+    pub fn banned(&self, now: Time) -> impl Iterator<Item = NodeId> + '_ {
+        self.0.keys().copied().filter(move |peer| self.is_banned(*peer, now))
+    }
+
     fn forget_mildest(&mut self, now: Time) {
         if self.0.len() <= SCORES_MAX {
             return;
@@ -97,6 +109,17 @@ mod tests {
         }
         assert!(!scores.count(NodeId([2; 32]), Severity::None, Time::ZERO));
         assert_eq!(scores.score(NodeId([2; 32]), Time::ZERO), 0.0);
+    }
+
+    #[test]
+    fn who_is_forgiven_starts_anew() {
+        let mut scores = Scores::default();
+        scores.count(PEER, Severity::Fatal, Time::ZERO);
+        assert_eq!(scores.banned(Time::ZERO).collect::<Vec<_>>(), [PEER]);
+        assert!(scores.forgive(PEER, Time::ZERO));
+        assert!(!scores.is_banned(PEER, Time::ZERO));
+        assert_eq!(scores.score(PEER, Time::ZERO), 0.0);
+        assert!(!scores.forgive(PEER, Time::ZERO));
     }
 
     #[test]

@@ -2,5 +2,6 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+mod monitor;
 mod tree;
 mod units;

@@ -1,5 +1,7 @@
 //! `starling check`: everything that `run` would trip over, said at once.
 
+use starling_node::spec::Network;
+
 use crate::cli::Check;
 use crate::dataset;
 use crate::exit::{Failure, say};
@@ -35,6 +37,10 @@ pub fn run(options: &Check) -> Result<(), Failure> {
         let chain = setup::membership(&store, network, *node);
         note("membership", chain.map(|chain| format!("{} links to the root", chain.len())));
     }
+    note("bans", setup::bans(&store).map(|bans| format!("{} peers", bans.len())));
+    if let Ok(network) = &network {
+        note("checkpoints", checkpoints(&store, network));
+    }
     if let Ok(config) = &config {
         let contacts = setup::contacts(&store, config);
         note("peers", contacts.map(|peers| format!("{} known", peers.len())));
@@ -51,4 +57,19 @@ pub fn run(options: &Check) -> Result<(), Failure> {
             Err(Failure::new(*code, format!("{count} {plural} found")))
         }
     }
+}
+
+fn checkpoints(store: &Store, network: &Network) -> Result<String, Failure> {
+    let loaded = setup::look_at_checkpoints(store, network)?;
+    setup::refuse_to_forget(store, &loaded)?;
+    let mut text = match &loaded.newest {
+        None => "none yet".to_owned(),
+        Some((generation, (standing, _))) => {
+            format!("generation {generation}, round {}, age {:.0}", standing.round, standing.age)
+        }
+    };
+    for (generation, reason) in loaded.bad {
+        text.push_str(&format!("; generation {generation} is not used: {reason}"));
+    }
+    Ok(text)
 }

@@ -4,7 +4,10 @@
 mod baseline;
 mod flock;
 mod screen;
+mod view;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
@@ -15,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::baseline::Baseline;
 use self::flock::{Flock, NodeView, Plan};
 use self::screen::Screen;
+use self::view::View;
 use crate::cli::Demo;
 use crate::exit::{Code, Failure};
 
@@ -48,9 +52,13 @@ async fn fly(options: &Demo, plan: &Plan) -> Result<(), Failure> {
     };
     let (_, mut interrupt) = stopped("SIGINT", SignalKind::interrupt())?;
     let (_, mut terminate) = stopped("SIGTERM", SignalKind::terminate())?;
+    // After the landing an interrupt only closes the dashboard.
+    let landed = AtomicBool::new(false);
     tokio::select! {
-        result = flight(options, plan) => result,
-        _ = interrupt.recv() => Err(interrupted("SIGINT")),
+        result = flight(options, plan, &landed) => result,
+        _ = interrupt.recv() => {
+            if landed.load(Ordering::Relaxed) { Ok(()) } else { Err(interrupted("SIGINT")) }
+        }
         _ = terminate.recv() => Err(interrupted("SIGTERM")),
     }
 }
@@ -60,17 +68,26 @@ fn interrupted(name: &str) -> Failure {
     Failure::new(Code::Temporary, format!("stopped by {name}; all daemons and folders are removed"))
 }
 
-async fn flight(options: &Demo, plan: &Plan) -> Result<(), Failure> {
+async fn flight(options: &Demo, plan: &Plan, landed: &AtomicBool) -> Result<(), Failure> {
     let mut screen = Screen::new(options.json);
     screen.say(&format!(
         "Starting {} daemons; each sees a part of {} ({}), and nobody sees the test rows.",
         options.nodes, options.data, options.split
     ));
-    let mut flock = Flock::start(plan).await?;
+    let mut view = options.dashboard.then(|| View::open(options, plan.steps)).transpose()?;
+    if let Some(url) = view.as_ref().map(View::url) {
+        let text = format!("Dashboard: {url}");
+        screen.event(&json!({"event": "demo.dashboard", "url": url, "text": text}));
+    }
+    let lines = view.as_ref().map(|view| Arc::clone(&view.lines));
+    let mut flock = Flock::start(plan, lines).await?;
     let began = Instant::now();
     screen.say("All have joined by ticket; the flight begins.");
-    fly_to_the_end(options, plan, &mut flock, &mut screen, began).await?;
+    fly_to_the_end(options, plan, (&mut flock, &mut view), &mut screen, began).await?;
     let seconds = began.elapsed().as_secs_f64();
+    if let Some(view) = &mut view {
+        view.look_now(&flock).await;
+    }
     let clean = flock.land().await?;
     screen.draw(&flock.nodes, seconds, plan.steps, true);
     let accuracies = flock.accuracies(plan)?;
@@ -78,8 +95,16 @@ async fn flight(options: &Demo, plan: &Plan) -> Result<(), Failure> {
     let baseline = Baseline::train(plan);
     let exit_ok = clean && flock.restored_ok;
     let verdict = verdict(options, &flock, &accuracies, &baseline, seconds, exit_ok);
+    if let Some(view) = &mut view {
+        view.landed(&flock, verdict.clone());
+    }
     flock.remove()?;
     screen.verdict(&verdict);
+    if options.dashboard && screen.is_terminal() {
+        screen.say("The dashboard stays until you press Ctrl-C.");
+        landed.store(true, Ordering::Relaxed);
+        std::future::pending::<()>().await;
+    }
     if exit_ok {
         return Ok(());
     }
@@ -89,7 +114,7 @@ async fn flight(options: &Demo, plan: &Plan) -> Result<(), Failure> {
 async fn fly_to_the_end(
     options: &Demo,
     plan: &Plan,
-    flock: &mut Flock,
+    (flock, view): (&mut Flock, &mut Option<View>),
     screen: &mut Screen,
     began: Instant,
 ) -> Result<(), Failure> {
@@ -122,6 +147,9 @@ async fn fly_to_the_end(
             next_draw = Instant::now() + DRAW;
             flock.look_at_checkpoints(plan);
             screen.draw(&flock.nodes, began.elapsed().as_secs_f64(), plan.steps, false);
+        }
+        if let Some(view) = view {
+            view.look(flock).await;
         }
     }
     Ok(())

@@ -33,7 +33,7 @@ pub fn run(options: &Init) -> Result<(), Failure> {
     match store.read_text("network.toml")? {
         Some(_) => {
             say(format!("network  {}", setup::network(&store)?.id.short()));
-            say(format!("next     starling run --state-dir {place}"));
+            say(format!("next     {}", setup::how_to_start(&directory)));
             say(format!("         starling invite --state-dir {place}   (once it runs)"));
         }
         None => say(format!("next     starling join TICKET --state-dir {place}")),

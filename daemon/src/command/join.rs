@@ -57,7 +57,7 @@ pub fn run(options: &Join) -> Result<(), Failure> {
     say(format!("node     {node}"));
     say(format!("network  {} \"{}\"", admission.network.id.short(), admission.network.spec.name));
     say(format!("state    {}", directory.display()));
-    say(format!("next     starling run --state-dir {}", directory.display()));
+    say(format!("next     {}", setup::how_to_start(&directory)));
     Ok(())
 }
 

@@ -1,10 +1,12 @@
 //! `starling run`: the daemon.
 
 use std::io::Read;
-use std::path::Path;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use starling_config::Config;
 use starling_node::event::Event;
 use starling_node::node::{Identity, Node};
 use starling_node::replica::Replica;
@@ -21,6 +23,7 @@ use crate::log;
 use crate::net::{Net, Options};
 use crate::setup;
 use crate::store::{Store, fill_random};
+use crate::web;
 
 /// Runs the command.
 pub fn run(options: &Run) -> Result<(), Failure> {
@@ -28,7 +31,9 @@ pub fn run(options: &Run) -> Result<(), Failure> {
     let mut store = Store::open(&directory)?;
     let config = setup::configuration(&store, options.config.as_deref())?;
     log::init(config.log_format);
+    log::set_level(config.log_level);
     store.lock()?;
+    let passed = web::passed_listener();
     let mut builder = if config.io_threads > 1 {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(config.io_threads);
@@ -43,7 +48,7 @@ pub fn run(options: &Run) -> Result<(), Failure> {
     report_panics();
     let orphaned = Arc::new(AtomicBool::new(false));
     let parent = options.ephemeral.then(|| watch_stdin(Arc::clone(&orphaned)));
-    let result = runtime.block_on(serve(store, &config, parent));
+    let result = runtime.block_on(serve(store, config, options.config.clone(), passed, parent));
     runtime.shutdown_background();
     if orphaned.load(Ordering::Relaxed) {
         remove_orphan(&directory);
@@ -61,7 +66,9 @@ fn remove_orphan(directory: &Path) {
 
 async fn serve(
     store: Store,
-    config: &starling_config::Config,
+    config: Config,
+    config_file: Option<PathBuf>,
+    passed: Option<TcpListener>,
     parent: Option<oneshot::Receiver<()>>,
 ) -> Result<(), Failure> {
     if config.nice > 0 {
@@ -71,14 +78,15 @@ async fn serve(
     let network = setup::network(&store)?;
     let (key, node_id) = setup::identity(&store, false)?;
     let chain = setup::membership(&store, &network, node_id)?;
-    let contacts = setup::contacts(&store, config)?;
-    let shard = dataset::own_part(config, &network.spec)?;
+    let contacts = setup::contacts(&store, &config)?;
+    let banned = setup::bans(&store)?;
+    let shard = dataset::own_part(&config, &network.spec)?;
     let loaded = setup::restore(&store, &network)?;
     let epoch = store.next_epoch()?;
     log::identify(node_id.to_string(), network.id.short(), epoch);
     log::emit(&Event::DaemonStarted {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        network: network.id.to_string(),
+        network_id: network.id.to_string(),
         state_dir: store.root().display().to_string(),
         parameters: network.model.len(),
         rows: shard.len(),
@@ -87,14 +95,7 @@ async fn serve(
     for (generation, reason) in loaded.bad.iter().cloned() {
         log::emit(&Event::CheckpointCorrupt { generation, reason });
     }
-    if loaded.newest.is_none() && (!loaded.bad.is_empty() || store.has_bad()) {
-        let message = format!(
-            "no checkpoint in {} can be read, and starting anew would lose what was learnt: \
-             restore one, or remove the checkpoints and bad directories to start over",
-            store.path("checkpoints").display()
-        );
-        return Err(Failure::new(Code::Corrupt, message));
-    }
+    setup::refuse_to_forget(&store, &loaded)?;
     let settings = config.settings();
     let mut secret = [0; 8];
     fill_random(&mut secret)?;
@@ -110,8 +111,9 @@ async fn serve(
     let (listen, mdns) = (config.listen.clone(), config.mdns);
     let net = Net::start(Options { key: key.clone(), listen, mdns, border }).await?;
     let (control, _guard) = control::serve(&store.path("control.sock"))?;
+    let board = web::start(store.root(), &config, passed);
     let (id, age_max) = (network.id, network.spec.training.age_max);
-    let identity = Identity { key: key.clone(), epoch, chain, contacts, resumed };
+    let identity = Identity { key: key.clone(), epoch, chain, contacts, resumed, banned };
     let driver = Driver {
         node: Node::new(network, settings, identity),
         key,
@@ -120,8 +122,13 @@ async fn serve(
         compute: Compute::start(replica)?,
         store: Arc::new(store),
         control,
+        config,
+        config_file,
+        rows: shard.len(),
         parent,
         age_max,
+        boot: epoch,
+        board,
     };
     driver.run().await
 }

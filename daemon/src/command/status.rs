@@ -10,6 +10,9 @@ use crate::store::Store;
 
 /// Runs the command.
 pub fn run(options: &Status) -> Result<(), Failure> {
+    if options.watch {
+        return super::watch::run(options);
+    }
     let store = Store::open(&setup::state_dir(&options.place)?)?;
     let status = ask(&store, &json!({"command": "status"}))?;
     if options.json {
@@ -25,9 +28,11 @@ pub fn run(options: &Status) -> Result<(), Failure> {
     say(format!("node      {}", text("node")));
     say(format!("network   {}", text("network")));
     let of = number("age_max").map_or_else(String::new, |age_max| format!(" of {age_max:.0}"));
+    let paused = status.get("paused").and_then(Value::as_bool) == Some(true);
     say(format!(
-        "phase     {}, round {}, age {:.0}{of}",
+        "phase     {}{}, round {}, age {:.0}{of}",
         text("phase"),
+        if paused { ", paused" } else { "" },
         whole("round"),
         whole("age")
     ));
@@ -46,6 +51,9 @@ pub fn run(options: &Status) -> Result<(), Failure> {
         mega(&status, "payload_sent_bytes")
     ));
     say(format!("received  {:.3} MB", mega(&status, "received_bytes")));
+    if let Some(url) = status.get("dashboard").and_then(Value::as_str) {
+        say(format!("dashboard {url}"));
+    }
     let peers = status.get("peers").and_then(Value::as_array).cloned().unwrap_or_default();
     say(format!("peers     {}", peers.len()));
     for peer in peers {

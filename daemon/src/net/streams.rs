@@ -34,7 +34,7 @@ const MODEL_BYTES_PER_SECOND: usize = 128 * 1024;
 const LEFTOVER_TIME: Duration = Duration::from_millis(50);
 /// Models being read at a time: with the network's model this bounds what peers can make us hold.
 /// Small frames, at most one of 64 KiB per stream, do not wait for it.
-const MODELS_READ_MAX: usize = 4;
+pub(super) const MODELS_READ_MAX: usize = 4;
 /// Streams read of one peer at a time: its own, and one that is about to end.
 const READERS_PER_PEER: usize = 2;
 /// A frame must be taken by the other end within this time.
@@ -69,6 +69,10 @@ impl Streams {
         let streams = Self { control, protocol, border, events, members, connected, models };
         streams.clone().spawn_acceptor()?;
         Ok(streams)
+    }
+
+    pub(super) fn models_being_read(&self) -> usize {
+        MODELS_READ_MAX.saturating_sub(self.models.available_permits())
     }
 
     /// Accepts in a tight loop that does nothing else.

@@ -231,10 +231,7 @@ impl Home {
     /// Starts the daemon and waits until it is ready.
     #[track_caller]
     pub fn run(&self) -> Daemon {
-        let process = Process::start(&mut self.command("run", &[]));
-        let daemon = Daemon { home: self.clone(), process };
-        daemon.event("daemon.ready");
-        daemon
+        Daemon::start(self, &mut self.command("run", &[]))
     }
 
     /// `starling run` of a daemon that must not come up.
@@ -287,6 +284,14 @@ fn parsed(lines: &[String]) -> Vec<Value> {
 }
 
 impl Daemon {
+    /// Starts the daemon by this command and waits until it is ready.
+    #[track_caller]
+    pub fn start(home: &Home, command: &mut Command) -> Self {
+        let daemon = Self { home: home.clone(), process: Process::start(command) };
+        daemon.event("daemon.ready");
+        daemon
+    }
+
     pub fn pid(&self) -> Pid {
         self.process.pid()
     }
@@ -379,11 +384,18 @@ impl Daemon {
 
     /// SIGTERM; its exit status, how long it took, and all its events.
     #[track_caller]
-    pub fn terminate(mut self) -> (ExitStatus, Duration, Vec<Value>) {
+    pub fn terminate(self) -> (ExitStatus, Duration, Vec<Value>) {
         let asked = Instant::now();
         self.process.signal(Signal::TERM);
+        let (status, events) = self.ended();
+        (status, asked.elapsed(), events)
+    }
+
+    /// Waits for its end, by whatever cause; its exit status and all its events.
+    #[track_caller]
+    pub fn ended(mut self) -> (ExitStatus, Vec<Value>) {
         let status = self.process.ended(PATIENCE);
-        (status, asked.elapsed(), self.events())
+        (status, self.events())
     }
 
     /// SIGTERM, after which it must have ended well.

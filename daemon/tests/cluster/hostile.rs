@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::harness::{Daemon, PATIENCE, digits, flock, folder, wait_for};
 
@@ -134,9 +134,11 @@ fn strangers_at_the_control_socket_change_nothing() {
         let answer = error(garbage);
         assert!(not_json(&answer), "{answer:?}");
     }
-    let unknown = Some(json!("unknown command: expected status or invite"));
+    let unknown = "unknown command: expected one of status, peers, ";
     for question in ["{\"command\":\"fly\"}\n", "{}\n", "[1]\n", "null\n"] {
-        assert_eq!(error(question.as_bytes()), unknown, "{question}");
+        let answer = error(question.as_bytes()).expect("an answer");
+        let told = answer.as_str().is_some_and(|text| text.starts_with(unknown));
+        assert!(told, "{question}: {answer}");
     }
     for answer in [error(&vec![b'x'; 1 << 20]), error(&vec![b'['; 1 << 20])] {
         assert!(answer.is_none() || not_json(&answer), "{answer:?}");

@@ -3,9 +3,13 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, missing_docs)]
 
 mod agree;
+mod control;
 mod demo;
 mod errors;
 mod harness;
 mod hostile;
 mod join;
+mod logs;
 mod restart;
+mod stream;
+mod web;

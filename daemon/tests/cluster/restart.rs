@@ -219,7 +219,7 @@ fn a_founder_of_another_network_keeps_its_checkpoints_where_they_are() {
 }
 
 /// Puts a file where a folder was; the folder is kept beside it.
-fn block(place: &Path) {
+pub fn block(place: &Path) {
     let aside = place.with_extension("aside");
     wait_for("a moment without a checkpoint under way", PATIENCE, || {
         let _ = fs::rename(place, &aside);

@@ -87,9 +87,9 @@ impl Node {
         let now = self.now;
         let round_time = self.counters.round_time.max(ROUND_TIME_MIN);
         let share = self.token_share();
-        let done = self.phase == Phase::Done;
+        let no_rounds = self.phase == Phase::Done || self.paused;
         let Some(link) = self.links.get_mut(&peer) else { return false };
-        if done {
+        if no_rounds {
             let rounds = now.since(link.refilled).as_secs_f64() / round_time.as_secs_f64();
             link.exchanges.refill(rounds * share);
             link.refilled = now;

@@ -50,6 +50,37 @@ pub(super) struct Link {
     rejects: u16,
     merges: u32,
     pub(super) quarantine_until: u64,
+    pub(super) tally: Tally,
+}
+
+/// What came of the exchanges with one linked node, whoever asked for them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) accepted: u64,
+    pub(super) rejected: u64,
+    pub(super) failed: u64,
+    pub(super) last: Option<Time>,
+}
+
+/// A linked member as an operator sees it; counts are those of the link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peer {
+    /// Who it is.
+    pub id: NodeId,
+    /// Lineage age of its model, as it last said.
+    pub age: f64,
+    /// Its round, as it last said.
+    pub round: u64,
+    /// Models of it that were merged.
+    pub accepted: u64,
+    /// Models of it that the gate rejected.
+    pub rejected: u64,
+    /// Exchanges with it that came to nothing.
+    pub failed: u64,
+    /// Time since the last of these.
+    pub last_exchange: Option<Duration>,
+    /// Whether it is left alone for its models.
+    pub quarantined: bool,
 }
 
 impl Link {
@@ -68,6 +99,21 @@ impl Link {
             rejects: 0,
             merges: 0,
             quarantine_until: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    pub(super) fn peer(&self, id: NodeId, now: Time, round: u64) -> Peer {
+        let Tally { accepted, rejected, failed, last } = self.tally;
+        Peer {
+            id,
+            age: self.standing.age,
+            round: self.standing.round,
+            accepted,
+            rejected,
+            failed,
+            last_exchange: last.map(|last| now.since(last)),
+            quarantined: round < self.quarantine_until,
         }
     }
 
@@ -88,7 +134,10 @@ impl Link {
 
     /// Remembers a merge; true if the peer has just earned a quarantine: more than eight of the
     /// last sixteen rejected, and fewer than two accepted.
-    pub(super) fn observe_merge(&mut self, rejected: bool, round: u64) -> bool {
+    pub(super) fn observe_merge(&mut self, rejected: bool, round: u64, now: Time) -> bool {
+        let tally = &mut self.tally;
+        *(if rejected { &mut tally.rejected } else { &mut tally.accepted }) += 1;
+        tally.last = Some(now);
         self.rejects = self.rejects << 1 | u16::from(rejected);
         self.merges = self.merges.saturating_add(1);
         let rejects = self.rejects.count_ones();
@@ -126,7 +175,7 @@ impl Node {
         if peer == self.me || self.links.contains_key(&peer) {
             return;
         }
-        let denial = if self.scores.is_banned(peer, self.now) {
+        let denial = if self.is_banned(peer) {
             Some(Denial::Banned)
         } else if self.links.len() >= LINKS_PER_MEMBER * self.view.capacity() {
             Some(Denial::Full)
@@ -159,12 +208,12 @@ impl Node {
         self.joining.lost(peer);
     }
 
-    fn disconnect(&mut self, peer: NodeId, reason: &str) {
+    pub(super) fn disconnect(&mut self, peer: NodeId, reason: &str) {
         self.link_down(peer, reason);
         self.outputs.push(Output::Disconnect(peer));
     }
 
-    fn deny(&mut self, peer: NodeId, denial: Denial) {
+    pub(super) fn deny(&mut self, peer: NodeId, denial: Denial) {
         self.send(peer, Message::Denied(denial).into());
         self.event(Event::PeerDenied { peer: peer.to_string(), reason: denial.name().to_owned() });
         self.disconnect(peer, denial.name());
@@ -194,6 +243,7 @@ impl Node {
         self.counters.sent_bytes += frame.wire_bytes() as u64;
         self.counters.payload_sent_bytes += frame.slab.len() as u64;
         self.counters.messages_sent += 1;
+        self.disclosed.count(peer, &frame);
         self.outputs.push(Output::Send(address, frame));
     }
 
@@ -205,6 +255,7 @@ impl Node {
             return;
         }
         self.counters.received_bytes += frame.wire_bytes() as u64;
+        self.counters.payload_received_bytes += frame.slab.len() as u64;
         if !link.takes_frame(self.now) {
             return self.fault(peer, Rejection::Flood);
         }
@@ -258,7 +309,7 @@ impl Node {
             self.event(Event::PeerBanned { peer: name, reason });
             self.view.drop_member(peer);
         }
-        if rejection.severity() == Severity::Fatal || self.scores.is_banned(peer, self.now) {
+        if rejection.severity() == Severity::Fatal || self.is_banned(peer) {
             self.disconnect(peer, rejection.name());
         }
     }
@@ -422,9 +473,10 @@ impl Node {
 
     pub(super) fn fill_view(&mut self) {
         let (links, scores, now, me) = (&self.links, &self.scores, self.now, self.me);
+        let banned = &self.banned;
         self.view.fill(
             |id| links.contains_key(&id),
-            |id| id != me && !scores.is_banned(id, now),
+            |id| id != me && !scores.is_banned(id, now) && !banned.contains(&id),
             &mut self.rng,
         );
     }

@@ -91,6 +91,7 @@ impl Node {
             self.standing.age = age;
             self.met_someone();
             self.counters.accepted += 1;
+            self.counters.merged_at = Some(self.now);
         }
         self.finish_round();
     }

@@ -44,10 +44,14 @@ pub struct Counters {
     pub received_bytes: u64,
     /// Model bytes sent.
     pub payload_sent_bytes: u64,
+    /// Model bytes received.
+    pub payload_received_bytes: u64,
     /// Frames sent.
     pub messages_sent: u64,
     /// Merges taken.
     pub accepted: u64,
+    /// When the last of them was.
+    pub merged_at: Option<Time>,
     /// Merges that the gate rejected.
     pub rejected: u64,
     /// Own exchanges that came to nothing.
@@ -70,6 +74,8 @@ pub struct Counters {
     pub step_ns: u64,
     /// Duration of the last round.
     pub round_time: Duration,
+    /// Durations of all rounds.
+    pub round_times: Durations,
     reported_rounds: u64,
     reported_at: Time,
     round_begun: Time,
@@ -78,6 +84,29 @@ pub struct Counters {
     last_partner: Option<NodeId>,
     waiting_reported: bool,
     isolated: bool,
+}
+
+/// How many durations fell below each bound, and what they add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// Those up to the bound of the same place but above the one before; the last has no bound.
+    pub counts: [u64; Self::BOUNDS_S.len() + 1],
+    /// Sum of all.
+    pub total: Duration,
+}
+
+impl Durations {
+    /// Upper bounds, seconds: from a small model on one machine to a large one across a continent.
+    pub const BOUNDS_S: [f64; 11] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0];
+
+    fn observe(&mut self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let place = Self::BOUNDS_S.iter().take_while(|bound| seconds > **bound).count();
+        if let Some(count) = self.counts.get_mut(place) {
+            *count += 1;
+        }
+        self.total += duration;
+    }
 }
 
 /// Where the round stands.
@@ -160,6 +189,9 @@ impl Node {
 
     fn begin_round(&mut self) {
         self.stage = Stage::Idle;
+        if self.paused {
+            return;
+        }
         if let Some((wanted, reason)) = self.reason_to_wait() {
             if !self.counters.waiting_reported {
                 self.counters.waiting_reported = true;
@@ -204,6 +236,23 @@ impl Node {
         }
         let silent = self.counters.silent_rounds >= ISOLATED_ROUNDS;
         (peers == 0 && silent).then_some((1, "all peers are gone"))
+    }
+
+    /// Why learning does not go on with others, if so.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<&'static str> {
+        match self.phase {
+            Phase::Join => Some("no member has let this node in yet"),
+            Phase::Train if self.counters.isolated => Some("isolated"),
+            Phase::Train => self.reason_to_wait().map(|(_, reason)| reason),
+            Phase::Done | Phase::Leaving => None,
+        }
+    }
+
+    /// Whether nobody has exchanged with us for five rounds.
+    #[must_use]
+    pub fn isolated(&self) -> bool {
+        self.counters.isolated
     }
 
     pub(super) fn round_job_done(&mut self, done: Done) {
@@ -405,13 +454,14 @@ impl Node {
         merge: &Merge,
     ) {
         self.met_someone();
-        let round = self.standing.round;
+        let (round, now) = (self.standing.round, self.now);
         let quarantined = self
             .links
             .get_mut(&peer)
-            .is_some_and(|link| link.observe_merge(!merge.accepted, round));
+            .is_some_and(|link| link.observe_merge(!merge.accepted, round, now));
         if merge.accepted {
             self.counters.accepted += 1;
+            self.counters.merged_at = Some(self.now);
             self.standing.age =
                 (self.standing.age + weight * merge.trusted * older).clamp(0.0, AGE_MAX);
             return;
@@ -440,6 +490,10 @@ impl Node {
         let Stage::Waiting { peer: partner, .. } = self.stage else { return };
         if partner == peer {
             self.counters.failed += 1;
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.tally.failed += 1;
+                link.tally.last = Some(self.now);
+            }
             self.event(Event::ExchangeFailed { peer: peer.to_string(), reason: reason.to_owned() });
             self.finish_round();
         }
@@ -454,6 +508,7 @@ impl Node {
         let counters = &mut self.counters;
         counters.norm = norm;
         counters.round_time = self.now.since(counters.round_begun);
+        counters.round_times.observe(counters.round_time);
         let round = self.standing.round;
         if diverged {
             self.event(Event::TrainDiverged { round });
@@ -496,7 +551,7 @@ impl Node {
         let consensus = self.consensus();
         let cross_accuracy = self.cross_accuracy();
         let peers = self.peers();
-        let rate = self.network.schedule().rate_at(self.standing.age);
+        let rate = self.learning_rate();
         let counters = &mut self.counters;
         let rounds = counters.rounds - counters.reported_rounds;
         counters.reported_rounds = counters.rounds;

@@ -2,7 +2,7 @@
 
 use core::cmp::Reverse;
 use core::time::Duration;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng};
@@ -236,6 +236,7 @@ impl Actor {
             chain: Vec::new(),
             contacts: self.contacts.clone(),
             resumed,
+            banned: BTreeSet::new(),
         };
         let node = Node::new(self.network.clone(), settings, identity);
         let worker = Worker::new(replica);

@@ -20,6 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::view::Lines;
 use crate::cli::{Demo, Init};
 use crate::command::init;
 use crate::dataset;
@@ -111,6 +112,7 @@ impl Plan {
                 set("storage.checkpoint_interval_s", "2".into()),
                 set("log.format", "json".into()),
                 set("resources.nice", "10".into()),
+                set("serve.listen", if options.dashboard { "127.0.0.1:0" } else { "" }.into()),
             ],
             data: options.data.clone(),
             split: options.split.to_string(),
@@ -141,8 +143,8 @@ pub(super) struct NodeView {
     pub(super) peers: u64,
     pub(super) boots: u64,
     pub(super) done: bool,
-    id: String,
-    directory: PathBuf,
+    pub(super) id: String,
+    pub(super) directory: PathBuf,
     ready: bool,
     saved_age: f64,
     saved: bool,
@@ -176,6 +178,8 @@ pub(super) struct Flock {
     pub(super) nodes: Vec<NodeView>,
     pub(super) kills: u32,
     pub(super) restored_ok: bool,
+    /// Where the daemons' lines are shown, if anywhere.
+    told: Option<Arc<Lines>>,
     children: Vec<Option<Child>>,
     lines: mpsc::Receiver<(usize, String)>,
     lines_in: mpsc::Sender<(usize, String)>,
@@ -206,7 +210,7 @@ fn own_binary() -> Result<Command, Failure> {
 }
 
 impl Flock {
-    pub(super) async fn start(plan: &Plan) -> Result<Self, Failure> {
+    pub(super) async fn start(plan: &Plan, told: Option<Arc<Lines>>) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("starling-demo-").tempdir();
         let folder = folder.map_err(|error| {
             Failure::new(Code::Io, format!("cannot make a temporary folder: {error}"))
@@ -221,6 +225,7 @@ impl Flock {
             nodes: (0..nodes).map(view).collect(),
             kills: 0,
             restored_ok: true,
+            told,
             children: (0..nodes).map(|_| None).collect(),
             lines,
             lines_in,
@@ -328,7 +333,12 @@ impl Flock {
             return Ok(None);
         };
         let event: Value = match serde_json::from_str(&line) {
-            Ok(event) => event,
+            Ok(event) => {
+                if let Some(told) = &self.told {
+                    told.push(&line);
+                }
+                event
+            }
             Err(_) => {
                 let message = format!("node {}: {line}", index + 1);
                 return Err(Failure::new(Code::Internal, message));

@@ -37,6 +37,11 @@ impl Screen {
         Self { json, terminal, lines_drawn: 0, summary_due: Instant::now() }
     }
 
+    /// Whether somebody watches.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// One sentence for people.
     pub(super) fn say(&mut self, text: &str) {
         if self.json {

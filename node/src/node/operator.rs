@@ -1,0 +1,157 @@
+//! What an operator does to a node that runs: pause it, ban its peers, tune its pace, look at it.
+
+use core::time::Duration;
+
+use starling_protocol::fault::Denial;
+use starling_protocol::id::NodeId;
+use starling_protocol::limits::BANS_MAX;
+use starling_protocol::message::Hint;
+
+use super::rounds::Stage;
+use super::{Disclosed, Node};
+use crate::event::Event;
+
+/// What may change while a node runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tuning {
+    /// A round takes at least this long.
+    pub round_period: Duration,
+    /// Between checkpoints.
+    pub checkpoint_interval: Duration,
+    /// Members to dial, beside those that are known.
+    pub contacts: Vec<Hint>,
+}
+
+/// What is known of one peer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerRow {
+    /// Who it is.
+    pub id: NodeId,
+    /// One of its addresses, if any is known.
+    pub address: Option<String>,
+    /// Whether it is linked, a member, and may exchange.
+    pub linked: bool,
+    /// Whether it is one of those that we draw our partners from.
+    pub drawn: bool,
+    /// Its age as it last said.
+    pub age: f64,
+    /// Its round as it last said.
+    pub round: u64,
+    /// Our exchanges with it that failed in a row.
+    pub failures: u32,
+    /// Whether its models were too far off too often.
+    pub quarantined: bool,
+    /// Whether it is cut off, by the operator or for what it did.
+    pub banned: bool,
+}
+
+impl Node {
+    pub(super) fn pause(&mut self, paused: bool) {
+        if self.paused == paused {
+            return;
+        }
+        self.paused = paused;
+        let round = self.standing.round;
+        self.event(if paused {
+            Event::TrainPaused { round }
+        } else {
+            Event::TrainResumed { round }
+        });
+        // Without rounds time gives tokens, from now on.
+        let now = self.now;
+        self.links.values_mut().for_each(|link| link.refilled = now);
+    }
+
+    pub(super) fn ban(&mut self, peer: NodeId) {
+        if peer == self.me || self.banned.len() >= BANS_MAX || !self.banned.insert(peer) {
+            return;
+        }
+        self.view.drop_member(peer);
+        let (name, reason) = (peer.to_string(), "operator".to_owned());
+        self.event(Event::PeerBanned { peer: name, reason });
+        if self.links.contains_key(&peer) {
+            self.deny(peer, Denial::Banned);
+        }
+        self.fill_view();
+    }
+
+    pub(super) fn unban(&mut self, peer: NodeId) {
+        let by_score = self.scores.forgive(peer, self.now);
+        if self.banned.remove(&peer) || by_score {
+            self.event(Event::PeerUnbanned { peer: peer.to_string() });
+            self.fill_view();
+        }
+    }
+
+    pub(super) fn tune(&mut self, tuning: Tuning) {
+        let Tuning { round_period, checkpoint_interval, contacts } = tuning;
+        self.settings.round_period = round_period;
+        self.settings.checkpoint_interval = checkpoint_interval;
+        // What was longer must not be waited out; what is due must not be put off.
+        self.next_checkpoint = self.next_checkpoint.min(self.now + checkpoint_interval);
+        if let Stage::Pausing { until } = &mut self.stage {
+            *until = (*until).min(self.now + round_period);
+        }
+        for hint in contacts.iter().filter(|hint| hint.id != self.me) {
+            self.view.learn(hint, true, &mut self.rng);
+        }
+        self.fill_view();
+    }
+
+    pub(super) fn is_banned(&self, peer: NodeId) -> bool {
+        self.banned.contains(&peer) || self.scores.is_banned(peer, self.now)
+    }
+
+    /// Whether the operator paused training.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Everyone known: linked, remembered or banned.
+    #[must_use]
+    pub fn peer_rows(&self) -> Vec<PeerRow> {
+        let mut rows: Vec<PeerRow> = self
+            .view
+            .candidates()
+            .map(|hint| self.row(hint.id, hint.addresses.into_iter().next()))
+            .collect();
+        let unlisted = self.links.keys().copied();
+        let unlisted = unlisted.chain(self.banned.iter().copied());
+        for id in unlisted.chain(self.scores.banned(self.now)) {
+            if !rows.iter().any(|row| row.id == id) {
+                rows.push(self.row(id, None));
+            }
+        }
+        rows
+    }
+
+    fn row(&self, id: NodeId, address: Option<String>) -> PeerRow {
+        let link = self.links.get(&id);
+        PeerRow {
+            id,
+            address,
+            linked: link.is_some_and(super::links::Link::admitted),
+            drawn: self.view.contains(id),
+            age: link.map_or(0.0, |link| link.standing.age),
+            round: link.map_or(0, |link| link.standing.round),
+            failures: link.map_or(0, |link| link.failures),
+            quarantined: link.is_some_and(|link| self.standing.round < link.quarantine_until),
+            banned: self.is_banned(id),
+        }
+    }
+
+    /// Whom the operator banned.
+    pub fn operator_bans(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.banned.iter().copied()
+    }
+
+    /// What has left this machine.
+    #[must_use]
+    pub fn disclosed(&self) -> &Disclosed {
+        &self.disclosed
+    }
+}
+
+#[cfg(test)]
+mod tests;
