@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use starling_config::LogLevel;
 use starling_config::scenario::Profile;
+use starling_learning::compress::Codec;
 use starling_learning::data::partition::Split;
 
 /// Peer-to-peer learning: every node trains on its own data, and averages its model with its
@@ -270,6 +271,9 @@ pub struct Simulate {
     /// Profile, instead of the scenario's: closed, safe, paranoid, mean-only
     #[arg(long)]
     pub profile: Option<Profile>,
+    /// Codec of the models on the wire, instead of the scenario's: ref3, int8, bf16, fp32
+    #[arg(long)]
+    pub codec: Option<Codec>,
     /// starling, or a lab baseline: local, pooled, full, ring, four-regular, push=K, pull=K
     #[arg(long, default_value = "starling")]
     pub rule: String,

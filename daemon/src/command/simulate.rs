@@ -148,6 +148,7 @@ fn read_scenario(options: &Simulate, seed: Option<u64>) -> Result<ScenarioFile, 
     scenario.data = given.data.unwrap_or(scenario.data);
     scenario.split = given.split.unwrap_or(scenario.split);
     scenario.profile = given.profile.unwrap_or(scenario.profile);
+    scenario.codec = given.codec.unwrap_or(scenario.codec);
     scenario.rate = given.rate.unwrap_or(scenario.rate);
     scenario.view_max = given.view.unwrap_or(scenario.view_max);
     scenario.check(name).map_err(usage)?;

@@ -38,8 +38,16 @@ pub(super) fn of_starling(scenario: &ScenarioFile, report: &Report, began: Insta
         "violations": report.violations,
         "virtual_seconds": rounded(report.virtual_time.as_secs_f64(), 2),
         "trace_digest": digest,
+        "memory_peak_bytes": memory_peak(),
         "seconds": rounded(began.elapsed().as_secs_f64(), 2),
     })
+}
+
+/// The most that this process has held; none where Linux does not say.
+fn memory_peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Of a lab baseline.
