@@ -68,7 +68,7 @@ pub fn read(config: &Config, spec: Option<&NetworkSpec>) -> Result<Source, Failu
     match &config.data {
         DataSource::None => Err(Failure::new(
             Code::Data,
-            "no data: name some with --data, or data.source in the configuration",
+            "no data: set data.source in the configuration, starling.toml of the state directory",
         )),
         DataSource::Digits => {
             let (train, test) = digits().map_err(|error| unusable("digits", &error))?;

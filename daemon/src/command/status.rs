@@ -36,6 +36,9 @@ pub fn run(options: &Status) -> Result<(), Failure> {
         whole("round"),
         whole("age")
     ));
+    if let Some(obstacle) = status.get("obstacle").and_then(Value::as_str) {
+        say(format!("waits     {obstacle}"));
+    }
     say(format!("loss      {:.4}", whole("loss")));
     say(format!("accuracy  {} (scored by peers)", percent("cross_accuracy")));
     say(format!("spread    {} of the model's length", percent("consensus")));

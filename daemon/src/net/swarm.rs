@@ -2,6 +2,7 @@
 //! rarely; whatever can be elsewhere is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -146,6 +147,7 @@ impl Built {
             );
             Failure::new(Code::Unavailable, message)
         };
+        taken(&address).map_err(busy)?;
         let listener = self.swarm.listen_on(address).map_err(|error| match error {
             TransportError::MultiaddrNotSupported(_) => {
                 let message =
@@ -332,5 +334,22 @@ mod tests {
         let error = TransportError::Other(std::io::Error::other(layers));
         let error = DialError::Transport(vec![(address, error)]);
         assert_eq!(plain(&error), "/ip4/127.0.0.1/tcp/1: Connection refused (os error 111)");
+    }
+}
+
+/// Whether another process of this user listens there. libp2p shares ports for the sake of hole
+/// punching, so two nodes with one port would both start, and each get half of the connections.
+fn taken(address: &Multiaddr) -> Result<(), String> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => {
+            std::net::TcpListener::bind((ip, port)).map(drop).map_err(|error| error.to_string())
+        }
+        _ => Ok(()),
     }
 }

@@ -79,7 +79,12 @@ fn a_port_that_is_taken_is_69() {
     home.ok("init", &[&digits("1/3")[..], &listen].concat());
     assert_fails(&home.refused_run(), 69, &["cannot listen at", &address, "network.listen"]);
     drop(taken);
-    home.run().stop();
+    let running = home.run();
+    // Two nodes on one port would both start, and each get half of the connections.
+    let other = Home::new(folder.path(), "other");
+    other.ok("init", &[&digits("1/3")[..], &listen].concat());
+    assert_fails(&other.refused_run(), 69, &["cannot listen at", &address, "network.listen"]);
+    running.stop();
 }
 
 #[test]
