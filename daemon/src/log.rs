@@ -175,7 +175,7 @@ impl Sink {
             Self::Json => None,
             Self::Text => Some(for_terminal(line)),
             Self::Journal(journal) if journal.send(line, node) => return,
-            // Standard error leads to the journal as well, if to anywhere.
+            // A journal that is gone may be back behind standard error.
             Self::Journal(_) => None,
         };
         // A closed standard error must not end the daemon.
