@@ -30,8 +30,20 @@ const TEXT_MAX: usize = 256;
 const RECENT_MAX: usize = 1000;
 /// Lines that a follower may be behind before it misses some.
 const BEHIND_MAX: usize = 256;
-/// Kinds of (event, reason) that are counted; reasons are from closed lists but for a few texts.
+/// Kinds of (event, reason) that are counted: more than there are events and closed reasons.
 const COUNTED_MAX: usize = 512;
+
+/// Events that are counted by their reason, which is from a closed list. Other reasons are texts,
+/// which peers may have a hand in: they must not fill the table.
+pub const BY_REASON: [&str; 7] = [
+    "exchange.failed",
+    "frame.rejected",
+    "peer.banned",
+    "peer.denied",
+    "peer.disconnected",
+    "peer.refused_us",
+    "update.rejected",
+];
 
 /// Fields that every line may have, whatever its event; all but `suppressed` are always there.
 pub const ENVELOPE: [&str; 10] =
@@ -71,7 +83,7 @@ enum Sink {
     Journal(Journal),
 }
 
-/// How often each event happened, by its reason where it has one.
+/// How often each event happened, by its reason if that is from a closed list, else by "".
 pub type Counts = BTreeMap<(&'static str, String), u64>;
 
 /// Lines that were, and those to come.
@@ -163,7 +175,7 @@ impl Sink {
             Self::Json => None,
             Self::Text => Some(for_terminal(line)),
             Self::Journal(journal) if journal.send(line, node) => return,
-            // Standard error leads to the journal as well, if to anywhere.
+            // A journal that is gone may be back behind standard error.
             Self::Journal(_) => None,
         };
         // A closed standard error must not end the daemon.
@@ -181,7 +193,8 @@ impl State {
         mut fields: Map<String, Value>,
     ) -> Vec<Line> {
         let text = |key: &str| fields.get(key).and_then(Value::as_str);
-        self.count(name, text("reason").unwrap_or_default());
+        let reason = text("reason").filter(|_| BY_REASON.contains(&name));
+        self.count(name, reason.unwrap_or_default());
         let subject = text("peer").or(text("source")).map(str::to_owned);
         let mut lines = Vec::new();
         let released = self.limiter.released(now);
@@ -387,9 +400,27 @@ mod tests {
         let numbers = lines.each_ref().map(|line| line.get("seq").and_then(Value::as_u64));
         assert_eq!(numbers, [None, Some(1), None, Some(2)]);
         assert_eq!(state.recent.len(), 4);
-        assert_eq!(state.counts[&("daemon.recovered", "r".to_owned())], 2);
+        assert_eq!(state.counts[&("daemon.recovered", String::new())], 2);
         state.level = LogLevel::Info;
         assert_eq!(record(&mut state, now, &quiet)[0]["seq"], 3);
+    }
+
+    #[test]
+    fn no_text_of_a_peer_keeps_an_event_from_being_counted() {
+        let mut state = State::default();
+        let now = Instant::now();
+        for index in 0..=COUNTED_MAX {
+            let reason = format!("/ip4/127.0.0.1/tcp/{index}: refused");
+            record(&mut state, now, &Event::PeerUnreachable { peer: "a".to_owned(), reason });
+        }
+        record(&mut state, now, &Event::CheckpointFailed { reason: "no room".to_owned() });
+        record(&mut state, now, &denied("a"));
+        let expected = [
+            (("checkpoint.failed", String::new()), 1),
+            (("peer.denied", "not_member".to_owned()), 1),
+            (("peer.unreachable", String::new()), COUNTED_MAX as u64 + 1),
+        ];
+        assert_eq!(state.counts, Counts::from(expected));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn run(options: &Status) -> Result<(), Failure> {
     if let Some(obstacle) = status.get("obstacle").and_then(Value::as_str) {
         say(format!("waits     {obstacle}"));
     }
-    say(format!("loss      {:.4}", whole("loss")));
+    say(format!("loss      {}", loss(&status)));
     say(format!("accuracy  {} (scored by peers)", percent("cross_accuracy")));
     say(format!("spread    {} of the model's length", percent("consensus")));
     say(format!(
@@ -67,6 +67,23 @@ pub fn run(options: &Status) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Not known before the first round of a boot, and not a number if training diverges.
+fn loss(status: &Value) -> String {
+    let loss = status.get("loss").and_then(Value::as_f64);
+    loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"))
+}
+
 fn mega(status: &Value, key: &str) -> f64 {
     status.get(key).and_then(Value::as_f64).unwrap_or_default() / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_is_not_known_is_not_zero() {
+        assert_eq!(loss(&json!({"loss": null})), "-");
+        assert_eq!(loss(&json!({"loss": 0.25})), "0.2500");
+    }
 }

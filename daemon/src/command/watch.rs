@@ -5,7 +5,7 @@ mod view;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
@@ -87,7 +87,7 @@ async fn listen(path: PathBuf, sender: SyncSender<Heard>) {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if sender.send(Heard::Daemon(ask(&path).await)).is_err() {
+            if !tell(&sender, Heard::Daemon(ask(&path).await)) {
                 break;
             }
         }
@@ -97,12 +97,18 @@ async fn listen(path: PathBuf, sender: SyncSender<Heard>) {
         _ = terminate.recv() => {}
         _ = hang_up.recv() => {}
     }
-    // The screen may have gone first.
-    let _ = sender.try_send(Heard::Stop);
+    // The screen may have gone first, or hang: then it ends by the exit below.
+    tell(&sender, Heard::Stop);
     tokio::time::sleep(GRACE).await;
     // crossterm reads for ever from a terminal that is gone.
     ratatui::restore();
     std::process::exit(0);
+}
+
+/// Tells the screen unless it is behind; false if it is gone. Waiting for it would keep signals
+/// from being heard, as they are on the same thread.
+fn tell(sender: &SyncSender<Heard>, what: Heard) -> bool {
+    !matches!(sender.try_send(what), Err(TrySendError::Disconnected(_)))
 }
 
 fn show(
@@ -142,4 +148,18 @@ fn is_quit(event: &Event) -> bool {
             KeyCode::Char('q') | KeyCode::Esc => true,
             _ => false,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_screen_that_is_behind_is_not_waited_for() {
+        let (sender, receiver) = sync_channel(WAITING_MAX);
+        assert!((0..WAITING_MAX + 1).all(|_| tell(&sender, Heard::Stop)));
+        assert_eq!(receiver.try_iter().count(), WAITING_MAX);
+        drop(receiver);
+        assert!(!tell(&sender, Heard::Stop));
+    }
 }

@@ -322,21 +322,6 @@ fn innermost(error: &dyn std::error::Error) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_person_needs_of_a_dial_error() {
-        let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().expect("an address");
-        let layers = "Multiple dial errors occurred:\n - Connection refused (os error 111): \
-                      Connection refused (os error 111)";
-        let error = TransportError::Other(std::io::Error::other(layers));
-        let error = DialError::Transport(vec![(address, error)]);
-        assert_eq!(plain(&error), "/ip4/127.0.0.1/tcp/1: Connection refused (os error 111)");
-    }
-}
-
 /// Whether another process of this user listens there. libp2p shares ports for the sake of hole
 /// punching, so two nodes with one port would both start, and each get half of the connections.
 fn taken(address: &Multiaddr) -> Result<(), String> {
@@ -351,5 +336,20 @@ fn taken(address: &Multiaddr) -> Result<(), String> {
             std::net::TcpListener::bind((ip, port)).map(drop).map_err(|error| error.to_string())
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_needs_of_a_dial_error() {
+        let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().expect("an address");
+        let layers = "Multiple dial errors occurred:\n - Connection refused (os error 111): \
+                      Connection refused (os error 111)";
+        let error = TransportError::Other(std::io::Error::other(layers));
+        let error = DialError::Transport(vec![(address, error)]);
+        assert_eq!(plain(&error), "/ip4/127.0.0.1/tcp/1: Connection refused (os error 111)");
     }
 }

@@ -17,8 +17,7 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 /// Phases of a node, as the status names them.
 const PHASES: [&str; 4] = ["join", "train", "done", "leaving"];
 
-/// Events that are counted by their reason: these reasons are from closed lists. Those of others
-/// are texts, which are no labels.
+/// Names and meanings of the counters of `log::BY_REASON`.
 const BY_REASON: [(&str, &str, &str); 7] = [
     ("updates_rejected_total", "update.rejected", "Models of peers that the gate rejected."),
     ("exchanges_failed_total", "exchange.failed", "Own exchanges that came to nothing."),
@@ -345,6 +344,13 @@ mod tests {
         let unknown = text.lines().find(|line| line.starts_with("starling_validation"));
         assert_eq!(unknown, None, "what is not known has no sample");
         assert!(!text.contains("room"), "a text became a label");
+    }
+
+    #[test]
+    fn counters_with_reasons_are_those_that_the_log_keeps() {
+        let mut events = BY_REASON.map(|(_, event, _)| event);
+        events.sort_unstable();
+        assert_eq!(events, crate::log::BY_REASON);
     }
 
     #[test]

@@ -35,8 +35,8 @@ const PEERS_ENOUGH: usize = 9;
 const DISSENT: f64 = 2.0;
 /// So much further below, nothing of the weight is left.
 const DISSENT_RAMP: f64 = 0.1;
-/// A steady voice may dissent so much more: a node that alone knows a class differs from all others,
-/// always in the same way, where an attacker that turns with the flock does not.
+/// A steady voice may dissent so much more: a node that alone knows a class differs from all
+/// others, always in the same way, where an attacker that turns with the flock does not.
 const STEADY_EXCUSE: f64 = 0.15;
 /// Length of a history from which on it counts as steady, and from which on wholly: 5 is one that
 /// never changed, 1.7 one of chance.

@@ -1,5 +1,6 @@
 //! How lines are shown.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 
 use serde_json::{Map, Value};
@@ -26,10 +27,14 @@ pub(super) struct Printer {
     several: bool,
 }
 
+/// NO_COLOR counts unless it is empty: https://no-color.org.
+fn has_colour(terminal: bool, no_color: Option<OsString>) -> bool {
+    terminal && no_color.is_none_or(|value| value.is_empty())
+}
+
 impl Printer {
     pub(super) fn new(filter: Filter, json: bool, journal: bool) -> Self {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let colour = std::io::stdout().is_terminal() && !plain;
+        let colour = has_colour(std::io::stdout().is_terminal(), std::env::var_os("NO_COLOR"));
         Self { filter, json, journal, colour, node: None, several: false }
     }
 
@@ -105,6 +110,12 @@ mod tests {
     fn printer(journal: bool) -> Printer {
         let filter = Filter::default();
         Printer { filter, json: false, journal, colour: false, node: None, several: false }
+    }
+
+    #[test]
+    fn colours_are_for_terminals_whose_user_wants_them() {
+        assert!(has_colour(true, None) && has_colour(true, Some("".into())));
+        assert!(!has_colour(true, Some("1".into())) && !has_colour(false, None));
     }
 
     #[test]

@@ -126,7 +126,8 @@ impl View {
         {
             alarms.push(format!("NO MERGE for {}, since round {round}", ago(since)));
         }
-        if training && self.whole("round") > 0 && self.number("loss").is_none() {
+        // No loss is known before the first round of a boot.
+        if training && self.whole("rounds") > 0 && self.number("loss").is_none() {
             alarms.push("DIVERGING: the loss is no number".to_owned());
         }
         if self.is("paused") {
@@ -162,8 +163,8 @@ mod tests {
 
     fn answers(changes: &Value) -> Result<Answers, Failure> {
         let mut status = json!({
-            "phase": "training", "round": 10, "loss": 0.5, "cross_accuracy": 0.9, "accepted": 3,
-            "sent_bytes": 1000, "received_bytes": 500, "degraded": false,
+            "phase": "training", "round": 10, "rounds": 5, "loss": 0.5, "cross_accuracy": 0.9,
+            "accepted": 3, "sent_bytes": 1000, "received_bytes": 500, "degraded": false,
             "peers": [{"id": "12D3KooWsomepeerAAAA", "age": 1.0, "round": 9}],
         });
         for (key, value) in changes.as_object().into_iter().flatten() {
@@ -191,6 +192,7 @@ mod tests {
             (json!({"peers": [], "phase": "done"}), ""),
             (json!({"peers": [{"linked": false}]}), "ISOLATED: no peer is linked"),
             (json!({"loss": null}), "DIVERGING: the loss is no number"),
+            (json!({"loss": null, "rounds": 0}), ""),
             (json!({"paused": true, "peers": []}), "PAUSED by the operator: `starling resume`"),
             (
                 json!({"peers": [{"id": "12D3KooWsomepeerAAAA", "quarantined": true}]}),
