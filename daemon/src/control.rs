@@ -1,10 +1,12 @@
 //! The control socket: one JSON line asked, one answered. Its mode is the authorisation.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -102,8 +104,7 @@ pub fn serve(path: &Path) -> Result<(Control, Guard), Failure> {
     let _ = std::fs::remove_file(path);
     let listener =
         UnixListener::bind(path).map_err(|error| Failure::io("listen at", path, &error))?;
-    let mode = std::fs::Permissions::from_mode(0o660);
-    std::fs::set_permissions(path, mode).map_err(|error| Failure::io("protect", path, &error))?;
+    protect(path).map_err(|error| Failure::io("protect", path, &error))?;
     let (requests, received) = mpsc::channel(CLIENTS_MAX);
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
     let control = Control { requests: received, places: Arc::clone(&places) };
@@ -120,6 +121,20 @@ pub fn serve(path: &Path) -> Result<(Control, Guard), Failure> {
         }
     });
     Ok((control, Guard(path.to_owned())))
+}
+
+/// Opens the socket to its group. Whoever owns the folder could have put something else in its
+/// place by now, which must keep its mode.
+fn protect(path: &Path) -> std::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let socket = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let found = socket.metadata()?;
+    if !found.file_type().is_socket() || found.nlink() != 1 {
+        return Err(std::io::Error::other("something else is there by now"));
+    }
+    // By the descriptor; `fchmod` itself does not take one that only names a file.
+    let this = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    std::fs::set_permissions(this, std::fs::Permissions::from_mode(0o660))
 }
 
 async fn serve_client(
@@ -192,5 +207,28 @@ pub async fn ask(path: &Path, request: &Value) -> Result<Value, Failure> {
             Err(Failure::new(code, error))
         }
         None => Ok(answer),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests plant files on purpose")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_socket_is_opened_to_the_group() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        let socket = folder.path().join("socket");
+        let mode = |path: &Path| std::fs::metadata(path).expect("there").mode() & 0o777;
+        std::fs::write(&file, "").expect("written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("set");
+        std::os::unix::fs::symlink(&file, &link).expect("linked");
+        protect(&link).expect_err("a link");
+        protect(&file).expect_err("a file");
+        assert_eq!(mode(&file), 0o600);
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+        protect(&socket).expect("a socket");
+        assert_eq!(mode(&socket), 0o660);
     }
 }
