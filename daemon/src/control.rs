@@ -71,11 +71,11 @@ impl Control {
 
     /// Refuses new questions and waits, not for long, until all answers are written.
     pub async fn drained(mut self) {
-        const PATIENCE: Duration = Duration::from_millis(500);
+        const DRAIN: Duration = Duration::from_millis(500);
         self.requests.close();
         // The listener itself holds one place.
         let most = u32::try_from(CLIENTS_MAX - 1).unwrap_or(u32::MAX);
-        let _ = timeout(PATIENCE, self.places.acquire_many(most)).await;
+        let _ = timeout(DRAIN, self.places.acquire_many(most)).await;
     }
 }
 
@@ -151,17 +151,37 @@ async fn serve_client(
         Err(error) => Err(Failure::new(Code::Usage, format!("not one line of JSON: {error}"))),
         Ok(asked) => {
             let patience = patience(&asked);
-            let (reply, answered) = oneshot::channel();
-            // The driver drops requests only when it ends.
-            let _ = requests.send(Request { asked, caller, reply }).await;
-            let stopping = || Err(Failure::new(Code::Unavailable, "the daemon is stopping"));
-            timeout(patience, answered).await?.unwrap_or_else(|_| stopping())
+            answered_within(patience, asked, caller, &requests).await
         }
     };
     let answer = answer.unwrap_or_else(
         |failure| json!({"error": failure.message, "exit_code": failure.code as u8}),
     );
     timeout(PATIENCE, write.write_all(format!("{answer}\n").as_bytes())).await?
+}
+
+/// The driver's answer, or why there is none yet.
+async fn answered_within(
+    patience: Duration,
+    asked: Value,
+    caller: Caller,
+    requests: &mpsc::Sender<Request>,
+) -> Answer {
+    let (reply, answered) = oneshot::channel();
+    let asking = async {
+        // The driver drops requests only when it ends.
+        let _ = requests.send(Request { asked, caller, reply }).await;
+        let stopping = || Err(Failure::new(Code::Unavailable, "the daemon is stopping"));
+        answered.await.unwrap_or_else(|_| stopping())
+    };
+    timeout(patience, asking).await.unwrap_or_else(|_| {
+        let message = format!(
+            "no answer within {} s: the disk is slow, the checkpoint or what else was asked for \
+             may still come; see the log",
+            patience.as_secs()
+        );
+        Err(Failure::new(Code::Temporary, message))
+    })
 }
 
 /// How long a request may take to be answered.
@@ -189,7 +209,7 @@ pub async fn ask(path: &Path, request: &Value) -> Result<Value, Failure> {
         BufReader::new(stream.take(ANSWER_MAX)).read_line(&mut line).await?;
         Ok::<_, std::io::Error>(line)
     };
-    // The daemon gives up first, and says why.
+    // The daemon gives up first and says why, unless others hold all its places.
     let line = match timeout(patience(request) + PATIENCE, asking).await {
         Err(_) => return Err(unreachable("it does not answer in time".into())),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -214,6 +234,19 @@ pub async fn ask(path: &Path, request: &Value) -> Result<Value, Failure> {
 #[expect(clippy::disallowed_methods, reason = "tests plant files on purpose")]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_gets_no_answer_in_time_is_told_that_it_may_still_come() {
+        let (requests, mut received) = mpsc::channel(1);
+        let caller = Caller { uid: 0, pid: 0 };
+        let asked = json!({"command": "checkpoint"});
+        assert_eq!(patience(&asked), DISK_PATIENCE);
+        let asking = answered_within(Duration::ZERO, asked, caller, &requests);
+        let failure = asking.await.expect_err("no answer");
+        assert_eq!(failure.code, Code::Temporary);
+        assert!(failure.message.starts_with("no answer within 0 s: the disk is slow"), "{failure}");
+        assert!(received.try_recv().is_ok(), "it was asked all the same");
+    }
 
     #[test]
     fn only_a_socket_is_opened_to_the_group() {
