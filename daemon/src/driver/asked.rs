@@ -18,6 +18,9 @@ const TICKET_SECONDS_MAX: u64 = 366 * 86_400;
 /// Most uses of a ticket.
 const TICKET_USES_MAX: u32 = 10_000;
 
+/// A node id is named by this many of its last characters at least: fewer are soon another's, too.
+const SUFFIX_MIN: usize = 6;
+
 /// Commands that only look.
 const LOOKS: [&str; 4] = ["status", "peers", "limits", "privacy"];
 /// Commands that change something: who asked for one is in the log.
@@ -197,13 +200,13 @@ fn named_peer(rows: &[PeerRow], request: &Value) -> Result<NodeId, Failure> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
-    let fits = |row: &&PeerRow| !text.is_empty() && row.id.to_string().ends_with(text);
+    let fits = |row: &&PeerRow| text.len() >= SUFFIX_MIN && row.id.to_string().ends_with(text);
     let found: Vec<NodeId> = rows.iter().filter(fits).map(|row| row.id).collect();
     match found.as_slice() {
         [peer] => Ok(*peer),
         [] => Err(usage(format!(
-            "no peer by the name of {text:?}: expected a node id, or the end of one that \
-             `starling peers` lists"
+            "no peer by the name of {text:?}: expected a node id, or at least {SUFFIX_MIN} \
+             characters of the end of one that `starling peers` lists"
         ))),
         several => {
             let count = several.len();
@@ -234,6 +237,9 @@ mod tests {
         let rows: Vec<PeerRow> = (1..=3).map(row).collect();
         let named = |text: &str| named_peer(&rows, &json!({"peer": text}));
         assert_eq!(named(&rows[1].id.short()), Ok(rows[1].id));
+        let short = rows[1].id.short();
+        assert_eq!(named(&short[short.len() - 6..]), Ok(rows[1].id));
+        assert_eq!(named(&short[short.len() - 5..]).expect_err("short").code, Code::Usage);
         let stranger = row(9).id;
         assert_eq!(named(&stranger.to_string()), Ok(stranger));
         for wrong in ["", "nobody", "1", &stranger.short()] {
