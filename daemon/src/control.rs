@@ -187,7 +187,7 @@ async fn answered_within(
 /// How long a request may take to be answered.
 fn patience(request: &Value) -> Duration {
     match request.get("command").and_then(Value::as_str) {
-        Some("checkpoint" | "leave") => DISK_PATIENCE,
+        Some("checkpoint" | "leave" | "ban" | "unban") => DISK_PATIENCE,
         _ => PATIENCE,
     }
 }
