@@ -325,7 +325,7 @@ pub struct Ask {
 /// The same about one peer.
 #[derive(Debug, Args)]
 pub struct AskPeer {
-    /// Its node id, or enough of the end of it
+    /// Its node id, or six characters or more of the end of it
     pub peer: String,
     #[command(flatten)]
     pub ask: Ask,

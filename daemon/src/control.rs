@@ -1,10 +1,12 @@
 //! The control socket: one JSON line asked, one answered. Its mode is the authorisation.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -69,11 +71,11 @@ impl Control {
 
     /// Refuses new questions and waits, not for long, until all answers are written.
     pub async fn drained(mut self) {
-        const PATIENCE: Duration = Duration::from_millis(500);
+        const DRAIN: Duration = Duration::from_millis(500);
         self.requests.close();
         // The listener itself holds one place.
         let most = u32::try_from(CLIENTS_MAX - 1).unwrap_or(u32::MAX);
-        let _ = timeout(PATIENCE, self.places.acquire_many(most)).await;
+        let _ = timeout(DRAIN, self.places.acquire_many(most)).await;
     }
 }
 
@@ -102,8 +104,7 @@ pub fn serve(path: &Path) -> Result<(Control, Guard), Failure> {
     let _ = std::fs::remove_file(path);
     let listener =
         UnixListener::bind(path).map_err(|error| Failure::io("listen at", path, &error))?;
-    let mode = std::fs::Permissions::from_mode(0o660);
-    std::fs::set_permissions(path, mode).map_err(|error| Failure::io("protect", path, &error))?;
+    protect(path).map_err(|error| Failure::io("protect", path, &error))?;
     let (requests, received) = mpsc::channel(CLIENTS_MAX);
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
     let control = Control { requests: received, places: Arc::clone(&places) };
@@ -122,6 +123,20 @@ pub fn serve(path: &Path) -> Result<(Control, Guard), Failure> {
     Ok((control, Guard(path.to_owned())))
 }
 
+/// Opens the socket to its group. Whoever owns the folder could have put something else in its
+/// place by now, which must keep its mode.
+fn protect(path: &Path) -> std::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let socket = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let found = socket.metadata()?;
+    if !found.file_type().is_socket() || found.nlink() != 1 {
+        return Err(std::io::Error::other("something else is there by now"));
+    }
+    // By the descriptor; `fchmod` itself does not take one that only names a file.
+    let this = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    std::fs::set_permissions(this, std::fs::Permissions::from_mode(0o660))
+}
+
 async fn serve_client(
     mut stream: UnixStream,
     requests: mpsc::Sender<Request>,
@@ -136,11 +151,7 @@ async fn serve_client(
         Err(error) => Err(Failure::new(Code::Usage, format!("not one line of JSON: {error}"))),
         Ok(asked) => {
             let patience = patience(&asked);
-            let (reply, answered) = oneshot::channel();
-            // The driver drops requests only when it ends.
-            let _ = requests.send(Request { asked, caller, reply }).await;
-            let stopping = || Err(Failure::new(Code::Unavailable, "the daemon is stopping"));
-            timeout(patience, answered).await?.unwrap_or_else(|_| stopping())
+            answered_within(patience, asked, caller, &requests).await
         }
     };
     let answer = answer.unwrap_or_else(
@@ -149,10 +160,34 @@ async fn serve_client(
     timeout(PATIENCE, write.write_all(format!("{answer}\n").as_bytes())).await?
 }
 
+/// The driver's answer, or why there is none yet.
+async fn answered_within(
+    patience: Duration,
+    asked: Value,
+    caller: Caller,
+    requests: &mpsc::Sender<Request>,
+) -> Answer {
+    let (reply, answered) = oneshot::channel();
+    let asking = async {
+        // The driver drops requests only when it ends.
+        let _ = requests.send(Request { asked, caller, reply }).await;
+        let stopping = || Err(Failure::new(Code::Unavailable, "the daemon is stopping"));
+        answered.await.unwrap_or_else(|_| stopping())
+    };
+    timeout(patience, asking).await.unwrap_or_else(|_| {
+        let message = format!(
+            "no answer within {} s: the disk is slow, the checkpoint or what else was asked for \
+             may still come; see the log",
+            patience.as_secs()
+        );
+        Err(Failure::new(Code::Temporary, message))
+    })
+}
+
 /// How long a request may take to be answered.
 fn patience(request: &Value) -> Duration {
     match request.get("command").and_then(Value::as_str) {
-        Some("checkpoint" | "leave") => DISK_PATIENCE,
+        Some("checkpoint" | "leave" | "ban" | "unban") => DISK_PATIENCE,
         _ => PATIENCE,
     }
 }
@@ -174,7 +209,7 @@ pub async fn ask(path: &Path, request: &Value) -> Result<Value, Failure> {
         BufReader::new(stream.take(ANSWER_MAX)).read_line(&mut line).await?;
         Ok::<_, std::io::Error>(line)
     };
-    // The daemon gives up first, and says why.
+    // The daemon gives up first and says why, unless others hold all its places.
     let line = match timeout(patience(request) + PATIENCE, asking).await {
         Err(_) => return Err(unreachable("it does not answer in time".into())),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -192,5 +227,41 @@ pub async fn ask(path: &Path, request: &Value) -> Result<Value, Failure> {
             Err(Failure::new(code, error))
         }
         None => Ok(answer),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests plant files on purpose")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_gets_no_answer_in_time_is_told_that_it_may_still_come() {
+        let (requests, mut received) = mpsc::channel(1);
+        let caller = Caller { uid: 0, pid: 0 };
+        let asked = json!({"command": "checkpoint"});
+        assert_eq!(patience(&asked), DISK_PATIENCE);
+        let asking = answered_within(Duration::ZERO, asked, caller, &requests);
+        let failure = asking.await.expect_err("no answer");
+        assert_eq!(failure.code, Code::Temporary);
+        assert!(failure.message.starts_with("no answer within 0 s: the disk is slow"), "{failure}");
+        assert!(received.try_recv().is_ok(), "it was asked all the same");
+    }
+
+    #[test]
+    fn only_a_socket_is_opened_to_the_group() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        let socket = folder.path().join("socket");
+        let mode = |path: &Path| std::fs::metadata(path).expect("there").mode() & 0o777;
+        std::fs::write(&file, "").expect("written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("set");
+        std::os::unix::fs::symlink(&file, &link).expect("linked");
+        protect(&link).expect_err("a link");
+        protect(&file).expect_err("a file");
+        assert_eq!(mode(&file), 0o600);
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+        protect(&socket).expect("a socket");
+        assert_eq!(mode(&socket), 0o660);
     }
 }

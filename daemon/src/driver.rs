@@ -2,6 +2,7 @@
 //! its outputs are performed in order.
 
 mod asked;
+mod bans;
 mod reload;
 mod saving;
 
@@ -32,6 +33,7 @@ use crate::status::{self, Sight};
 use crate::store::Store;
 use crate::web::Board;
 
+use self::bans::Bans;
 use self::saving::{Saved, Saver};
 
 /// A leaving node saves within this time, or ends without: all that comes before the process's end
@@ -78,6 +80,7 @@ struct Running {
     service: Service,
     addresses: Vec<String>,
     saver: Saver,
+    bans: Bans,
     ready: bool,
     leaving: Option<Instant>,
     left: bool,
@@ -92,6 +95,7 @@ impl Driver {
             service: Service::new(),
             addresses: Vec::new(),
             saver: Saver::default(),
+            bans: Bans::default(),
             ready: false,
             leaving: None,
             left: false,
@@ -106,6 +110,7 @@ enum Wake {
     Net(Option<NetEvent>),
     Job(Option<(starling_node::worker::JobId, starling_node::jobs::Done)>),
     Saved(Saved),
+    BansWritten(Result<(), Failure>),
     Asked(Option<Request>),
     Stop(&'static str),
     Reload,
@@ -151,6 +156,7 @@ impl Running {
                 }
                 () = parent_gone(&mut driver.parent) => Wake::Stop("standard input closed"),
                 saved = self.saver.saved() => Wake::Saved(saved),
+                written = self.bans.written() => Wake::BansWritten(written),
                 job = driver.compute.next() => Wake::Job(job),
                 event = driver.net.next() => Wake::Net(event),
                 request = driver.control.next() => Wake::Asked(request),
@@ -175,6 +181,7 @@ impl Running {
                 let durable = self.saver.done(&self.driver.store, saved);
                 self.step(Input::Saved(durable))?;
             }
+            Wake::BansWritten(written) => self.bans_written(written)?,
             Wake::Asked(Some(request)) => self.asked(request)?,
             // What came of it is in the log.
             Wake::Reload => drop(self.reload()),

@@ -81,10 +81,8 @@ impl Store {
     /// Takes the directory for this process alone.
     pub fn lock(&mut self) -> Result<(), Failure> {
         let path = self.path("lock");
-        let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let file = file.and_then(|file| give_to_owner(&self.root, &file).map(|()| file));
-        let file = file.map_err(|error| Failure::io("open", &path, &error))?;
+        let file =
+            open_lock(&self.root, &path).map_err(|error| Failure::io("open", &path, &error))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             let message = format!(
                 "another starling runs on {}: stop it, or use another --state-dir",
@@ -295,11 +293,11 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let temporary = directory.join(format!(".tmp-{}-{name}", std::process::id()));
+    // What an earlier process left there, or another user put there, is not written into.
+    let _ = fs::remove_file(&temporary);
     let result = (|| {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file =
-            options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&temporary)?;
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&temporary)?;
         give_to_owner(directory, &file)?;
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -312,22 +310,38 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     result
 }
 
-/// Gives what root made in `directory` to whom that belongs.
+/// Opens the lock, and makes it if it is not there.
+fn open_lock(directory: &Path, path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    options.write(true).mode(0o600).custom_flags(flags);
+    match options.clone().create_new(true).open(path) {
+        Ok(file) => give_to_owner(directory, &file).map(|()| file),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => options.open(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives what root has just made in `directory` to whom that belongs. Nothing that was found there
+/// may be given away: the owner could have put any file of the system in its place.
 fn give_to_owner(directory: &Path, made: &File) -> std::io::Result<()> {
-    let (owner, own) = (fs::metadata(directory)?, made.metadata()?);
-    // A second name of the file may be anywhere.
-    let only_here = own.is_dir() || own.nlink() == 1;
-    if rustix::process::geteuid().is_root() && owner.uid() != own.uid() && only_here {
+    let owner = fs::metadata(directory)?;
+    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
         std::os::unix::fs::fchown(made, Some(owner.uid()), Some(owner.gid()))?;
     }
     Ok(())
 }
 
-/// Makes a folder in the state directory, if it is not there.
+/// Makes a folder in the state directory, if it is not there. It may not be a link.
 fn make_folder(path: &Path) -> std::io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(path)?;
-    give_to_owner(path.parent().unwrap_or(path), &File::open(path)?)
+    let made = match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error),
+    };
+    let flags = (OFlags::NOFOLLOW | OFlags::DIRECTORY).bits().cast_signed();
+    let folder = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if made { give_to_owner(path.parent().unwrap_or(path), &folder) } else { Ok(()) }
 }
 
 fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
@@ -440,6 +454,51 @@ mod tests {
         assert_eq!(store.generations().map(|all| all.len()), Ok(2));
         let loaded = store.load_checkpoint(read).expect("readable");
         assert_eq!(loaded.newest.map(|newest| newest.0), Some(1));
+    }
+
+    /// Puts the owner of another user on a folder, which only root can.
+    fn give_away(path: &Path) {
+        let owner = rustix::process::geteuid().is_root().then_some(12345);
+        std::os::unix::fs::chown(path, owner, owner).expect("given away");
+    }
+
+    #[test]
+    fn links_and_pipes_that_were_planted_are_neither_written_nor_given_away() {
+        let (guard, mut store) = store();
+        let (file, folder) = (guard.path().join("file"), guard.path().join("folder"));
+        fs::write(&file, "mine").expect("written");
+        fs::create_dir(&folder).expect("made");
+        give_away(store.root());
+        let own = fs::metadata(&file).expect("there").uid();
+
+        symlink(&file, store.path("lock")).expect("linked");
+        assert_eq!(store.lock().expect_err("a link").code, Code::Io);
+        symlink(&folder, store.path("checkpoints")).expect("linked");
+        assert_eq!(store.save_checkpoint(b"good").expect_err("a link").code, Code::Io);
+        assert_eq!(fs::read_dir(&folder).expect("there").count(), 0);
+        fs::remove_file(store.path("lock")).expect("removed");
+        fs::hard_link(&file, store.path("lock")).expect("linked");
+        store.lock().expect("a file like any other");
+
+        let temporary = |name| store.path(&format!(".tmp-{}-{name}", std::process::id()));
+        fs::hard_link(&file, temporary("boot")).expect("linked");
+        assert_eq!(store.next_epoch(), Ok(1));
+        assert_eq!(fs::read(&file).expect("there"), b"mine");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            temporary("bans"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .expect("a pipe");
+        assert_eq!(store.write("bans", b"one"), Ok(()));
+
+        for path in [&file, &folder] {
+            assert_eq!(fs::metadata(path).expect("there").uid(), own, "{}", path.display());
+        }
+        let owner = fs::metadata(store.root()).expect("there").uid();
+        assert_eq!(fs::metadata(store.path("bans")).expect("there").uid(), owner);
     }
 
     #[test]

@@ -73,8 +73,9 @@ impl View {
     }
 
     /// Takes note of a node. Addresses that the operator or a ticket gave (`pinned`) are kept apart
-    /// from hearsay, which cannot push them out. Once [`CANDIDATES_PER_MEMBER`] times the view are
-    /// known a random one that is neither pinned nor in the view makes room.
+    /// from hearsay, which cannot push them out; the newest come first. Once
+    /// [`CANDIDATES_PER_MEMBER`] times the view are known a random one that is neither pinned nor
+    /// in the view makes room.
     pub fn learn(&mut self, hint: &Hint, pinned: bool, rng: &mut ChaCha8Rng) {
         if !self.candidates.contains_key(&hint.id) && !self.make_room(rng) {
             return;
@@ -82,8 +83,12 @@ impl View {
         let known = self.candidates.entry(hint.id).or_default();
         known.pinned |= pinned;
         if pinned {
-            known.addresses.extend(hint.addresses.iter().cloned());
-            known.addresses.truncate(ADDRESSES_MAX);
+            let older = std::mem::take(&mut known.addresses);
+            for address in hint.addresses.iter().chain(&older) {
+                if !known.addresses.contains(address) && known.addresses.len() < ADDRESSES_MAX {
+                    known.addresses.push(address.clone());
+                }
+            }
             return;
         }
         for address in &hint.addresses {
@@ -333,6 +338,24 @@ mod tests {
             view.learn(&said(&[port]), false, &mut rng);
         }
         assert_eq!(view.candidates().next(), Some(said(&[9, 29, 28, 27, 26])));
+    }
+
+    #[test]
+    fn what_is_pinned_again_is_there_once_and_the_newest_first() {
+        let (mut view, mut rng) = view(0);
+        let at = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}");
+        let said = |ports: &[u16]| Hint {
+            id: hint(0).id,
+            addresses: ports.iter().copied().map(at).collect(),
+        };
+        for _ in 0..5 {
+            view.learn(&said(&[1, 2]), true, &mut rng);
+        }
+        assert_eq!(view.candidates().next(), Some(said(&[1, 2])));
+        view.learn(&said(&[3, 2, 3]), true, &mut rng);
+        assert_eq!(view.candidates().next(), Some(said(&[3, 2, 1])));
+        view.learn(&said(&[11, 12, 13, 14, 15, 16, 17]), true, &mut rng);
+        assert_eq!(view.candidates().next(), Some(said(&[11, 12, 13, 14, 15, 16, 17, 3])));
     }
 
     #[test]

@@ -41,8 +41,8 @@ pub fn run(options: &Run) -> Result<(), Failure> {
     } else {
         tokio::runtime::Builder::new_current_thread()
     };
-    // One thread saves, one resolves names.
-    let runtime = builder.enable_all().max_blocking_threads(2).build();
+    // One thread saves, one writes bans, one resolves names.
+    let runtime = builder.enable_all().max_blocking_threads(3).build();
     let runtime =
         runtime.map_err(|error| Failure::new(Code::Temporary, format!("no threads: {error}")))?;
     report_panics();

@@ -4,13 +4,11 @@ use serde_json::{Value, json};
 use starling_node::event::Event;
 use starling_node::node::{Disclosed, Input, PeerRow, Sent};
 use starling_protocol::id::NodeId;
-use starling_protocol::limits::BANS_MAX;
 
 use super::{Running, unix_now};
 use crate::control::{Answer, CLIENTS_MAX, Request};
 use crate::exit::{Code, Failure};
 use crate::log;
-use crate::setup;
 use crate::store::fill_random;
 
 /// Longest time that a ticket may be valid: a year.
@@ -18,13 +16,16 @@ const TICKET_SECONDS_MAX: u64 = 366 * 86_400;
 /// Most uses of a ticket.
 const TICKET_USES_MAX: u32 = 10_000;
 
+/// A node id is named by this many of its last characters at least: fewer are soon another's, too.
+const SUFFIX_MIN: usize = 6;
+
 /// Commands that only look.
 const LOOKS: [&str; 4] = ["status", "peers", "limits", "privacy"];
 /// Commands that change something: who asked for one is in the log.
 const CHANGES: [&str; 8] =
     ["invite", "ban", "unban", "checkpoint", "pause", "resume", "leave", "reload"];
 
-fn usage(message: impl Into<String>) -> Failure {
+pub(super) fn usage(message: impl Into<String>) -> Failure {
     Failure::new(Code::Usage, message)
 }
 
@@ -44,8 +45,10 @@ impl Running {
             "privacy" => Ok(self.privacy()),
             "invite" => self.invite(&asked),
             "reload" => self.reload(),
-            "ban" => self.ban(&asked)?,
-            "unban" => self.unban(&asked)?,
+            "ban" | "unban" => {
+                self.order_ban(command == "ban", &asked, reply);
+                return Ok(());
+            }
             "pause" | "resume" => {
                 let input = if command == "pause" { Input::Pause } else { Input::Resume };
                 self.step(input)?;
@@ -86,42 +89,6 @@ impl Running {
         let ticket = self.driver.node.invite(uses, not_after, nonce, self.addresses.clone());
         let ticket = ticket.map_err(|error| usage(error.to_string()))?;
         Ok(json!({"ticket": ticket, "uses": uses, "not_after": not_after}))
-    }
-
-    /// Bans a peer once the ban is on disk; the outer error is what cannot be helped.
-    fn ban(&mut self, request: &Value) -> Result<Answer, Failure> {
-        let node = &self.driver.node;
-        let bans = node.operator_bans().count();
-        let peer = match named_peer(&node.peer_rows(), request) {
-            Ok(peer) if peer == node.id() => return Ok(Err(usage("that is this node itself"))),
-            Ok(_) if bans >= BANS_MAX => {
-                return Ok(Err(usage(format!("{BANS_MAX} are banned already: unban some"))));
-            }
-            Ok(peer) => peer,
-            Err(failure) => return Ok(Err(failure)),
-        };
-        let all = node.operator_bans().filter(|known| *known != peer).chain([peer]);
-        if let Err(failure) = setup::write_bans(&self.driver.store, all) {
-            return Ok(Err(failure));
-        }
-        self.step(Input::Ban(peer))?;
-        Ok(Ok(json!({"peer": peer.to_string(), "banned": true})))
-    }
-
-    fn unban(&mut self, request: &Value) -> Result<Answer, Failure> {
-        let node = &self.driver.node;
-        let rows: Vec<PeerRow> = node.peer_rows().into_iter().filter(|row| row.banned).collect();
-        let peer = match named_peer(&rows, request) {
-            Ok(peer) if rows.iter().any(|row| row.id == peer) => peer,
-            Ok(peer) => return Ok(Err(usage(format!("{peer} is not banned")))),
-            Err(failure) => return Ok(Err(failure)),
-        };
-        let left = node.operator_bans().filter(|known| *known != peer);
-        if let Err(failure) = setup::write_bans(&self.driver.store, left) {
-            return Ok(Err(failure));
-        }
-        self.step(Input::Unban(peer))?;
-        Ok(Ok(json!({"peer": peer.to_string(), "banned": false})))
     }
 
     fn peers(&self) -> Value {
@@ -192,18 +159,18 @@ impl Running {
 }
 
 /// The peer of a request: by its whole id, known or not, or by the end of a known one's.
-fn named_peer(rows: &[PeerRow], request: &Value) -> Result<NodeId, Failure> {
+pub(super) fn named_peer(rows: &[PeerRow], request: &Value) -> Result<NodeId, Failure> {
     let text = request.get("peer").and_then(Value::as_str).unwrap_or_default();
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
-    let fits = |row: &&PeerRow| !text.is_empty() && row.id.to_string().ends_with(text);
+    let fits = |row: &&PeerRow| text.len() >= SUFFIX_MIN && row.id.to_string().ends_with(text);
     let found: Vec<NodeId> = rows.iter().filter(fits).map(|row| row.id).collect();
     match found.as_slice() {
         [peer] => Ok(*peer),
         [] => Err(usage(format!(
-            "no peer by the name of {text:?}: expected a node id, or the end of one that \
-             `starling peers` lists"
+            "no peer by the name of {text:?}: expected a node id, or at least {SUFFIX_MIN} \
+             characters of the end of one that `starling peers` lists"
         ))),
         several => {
             let count = several.len();
@@ -234,6 +201,9 @@ mod tests {
         let rows: Vec<PeerRow> = (1..=3).map(row).collect();
         let named = |text: &str| named_peer(&rows, &json!({"peer": text}));
         assert_eq!(named(&rows[1].id.short()), Ok(rows[1].id));
+        let short = rows[1].id.short();
+        assert_eq!(named(&short[short.len() - 6..]), Ok(rows[1].id));
+        assert_eq!(named(&short[short.len() - 5..]).expect_err("short").code, Code::Usage);
         let stranger = row(9).id;
         assert_eq!(named(&stranger.to_string()), Ok(stranger));
         for wrong in ["", "nobody", "1", &stranger.short()] {

@@ -150,6 +150,15 @@ impl Saver {
         result.is_ok()
     }
 
+    /// Waits until nothing is under way, for as long as `left` says; whether it came to that.
+    async fn finish(&mut self, store: &Arc<Store>, left: impl Fn() -> Duration) -> bool {
+        while !self.is_idle() {
+            let Ok(saved) = timeout(left(), self.saved()).await else { return false };
+            self.done(store, saved);
+        }
+        true
+    }
+
     /// The last checkpoint did not become durable in time.
     fn give_up(&mut self) {
         self.failed = true;
@@ -162,26 +171,11 @@ impl Saver {
 }
 
 impl Running {
-    /// What is left of the time to stop.
-    fn time_left(&self) -> Duration {
-        let spent = self.leaving.map_or(DRAIN, |since| since.elapsed());
-        DRAIN.saturating_sub(spent)
-    }
-
     /// The last things, within what is left of [`DRAIN`].
     pub(super) async fn stop(mut self) -> Result<(), Failure> {
-        let mut durable = self.left;
-        while !self.saver.is_idle() {
-            match timeout(self.time_left(), self.saver.saved()).await {
-                Ok(saved) => {
-                    self.saver.done(&self.driver.store, saved);
-                }
-                Err(_) => {
-                    durable = false;
-                    break;
-                }
-            }
-        }
+        let spent = || self.leaving.map_or(DRAIN, |since| since.elapsed());
+        let left = || DRAIN.saturating_sub(spent());
+        let durable = self.saver.finish(&self.driver.store, left).await && self.left;
         if !durable {
             self.saver.give_up();
         }
@@ -226,6 +220,21 @@ mod tests {
         assert!(saver.done(&store, saved));
         let answer = answered.try_recv().expect("an answer").expect("durable");
         assert_eq!((&answer["generation"], &answer["round"]), (&json!(2), &json!(2)));
+    }
+
+    #[tokio::test]
+    async fn a_save_that_hangs_is_given_up_and_who_waits_is_told() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Arc::new(Store::create(folder.path()).expect("made"));
+        let mut saver = Saver::default();
+        let (reply, mut answered) = oneshot::channel();
+        saver.wait(reply);
+        saver.task = Some((Instant::now(), tokio::spawn(std::future::pending())));
+        assert!(!saver.finish(&store, || Duration::ZERO).await);
+        saver.give_up();
+        let failure = answered.try_recv().expect("an answer").expect_err("not durable");
+        assert_eq!(failure.code, Code::Io);
+        assert!(saver.failed && failure.message.contains("not on disk"), "{failure}");
     }
 
     #[tokio::test]

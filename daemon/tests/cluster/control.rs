@@ -6,7 +6,6 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -15,8 +14,6 @@ use crate::harness::{
     write_file,
 };
 
-/// A daemon that is asked to end does so within this time, whatever hangs.
-const END_MAX: Duration = Duration::from_secs(10);
 /// What the last test of the watchdog gives a node to ping in.
 const PING_MAX: Duration = Duration::from_secs(10);
 
@@ -250,30 +247,6 @@ fn niceness(daemon: &Daemon) -> Vec<i64> {
     let stats: Vec<String> = threads.filter_map(|thread| stat(thread.ok()?)).collect();
     let nice = |stat: &String| stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok();
     stats.iter().map(|stat| nice(stat).expect("a number")).collect()
-}
-
-/// Makes the next save hang: a pipe that nobody reads lies where it would write.
-fn jam(daemon: &Daemon, generation: u64) {
-    let name = format!(".tmp-{}-ckpt-{generation:016x}", daemon.pid());
-    fs::create_dir_all(daemon.home.path("checkpoints")).expect("a folder");
-    let path = daemon.home.path("checkpoints").join(name);
-    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
-}
-
-#[test]
-fn a_save_that_hangs_does_not_keep_a_node_from_ending_and_is_told() {
-    let folder = folder();
-    let mut daemons = flock(folder.path(), 1, &[]);
-    let daemon = daemons.pop().expect("one");
-    jam(&daemon, 1);
-    let (status, took, events) = daemon.terminate();
-    assert_eq!(status.code(), Some(74));
-    assert!(took < END_MAX, "{took:?}");
-    let failed = events.iter().find(|event| event["event"] == "checkpoint.failed");
-    let reason = failed.expect("told")["reason"].as_str().expect("a reason").to_owned();
-    assert!(reason.contains("not on disk"), "{reason}");
-    let last = events.last().expect("lines");
-    assert_eq!((&last["event"], whole(last, "exit_code")), (&"daemon.stopped".into(), 74));
 }
 
 #[test]
