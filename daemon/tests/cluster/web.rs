@@ -414,6 +414,8 @@ fn a_collector_gets_metrics_and_lines_and_its_failures_are_told_once() {
     assert_eq!(daemon.count("serve.started"), 0, "exporting opens no port");
     let (path, _) = collect(&collector, "503 Service Unavailable");
     assert_eq!(path, "/v1/metrics");
+    let (path, _) = collect(&collector, "503 Service Unavailable");
+    assert_eq!(path, "/v1/logs");
     let failed = daemon.event("export.failed");
     assert!(failed["reason"].as_str().is_some_and(|why| why.contains("503")), "{failed}");
 
