@@ -305,7 +305,8 @@ let paused = false;
 
 function line(text) {
   const event = JSON.parse(text);
-  const key = `${event.node} ${event.boot} ${event.seq}`;
+  // Lines below log.level have no number.
+  const key = `${event.node} ${event.boot} ${event.seq ?? text}`;
   if (seen.lines.has(key)) return;
   seen.lines.add(key);
   if (event.event === "train.diverged") seen.diverged = Date.parse(event.ts);
