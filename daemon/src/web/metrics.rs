@@ -31,7 +31,7 @@ const BY_REASON: [(&str, &str, &str); 7] = [
 
 /// A plain number of the status: name, kind, where it stands, meaning.
 type Plain = (&'static str, &'static str, &'static str, &'static str);
-const PLAIN: [Plain; 20] = [
+const PLAIN: [Plain; 21] = [
     ("uptime_seconds", "gauge", "/uptime_s", "Time since the daemon started."),
     ("round", "gauge", "/round", "Own rounds over all boots."),
     ("rounds_total", "counter", "/rounds", "Own rounds with training in this boot."),
@@ -55,6 +55,7 @@ const PLAIN: [Plain; 20] = [
     ("frames_sent_total", "counter", "/messages_sent", "Frames sent."),
     ("exchange_duration_seconds", "gauge", "/exchange_s", "Median duration of an exchange."),
     ("degraded", "gauge", "/degraded", "Whether checkpoints cannot be saved."),
+    ("paused", "gauge", "/paused", "Whether the operator paused training."),
     ("isolated", "gauge", "/isolated", "Whether nobody exchanged for five rounds."),
     (
         "checkpoint_age_seconds",
@@ -304,7 +305,7 @@ mod tests {
 
     fn example() -> String {
         let status = json!({
-            "version": "1.2.3", "network": "a\"b", "phase": "train", "round": 7, "ready": true,
+            "version": "1.2.3", "network": "a\"b", "phase": "train", "round": 7, "ready": true, "paused": true,
             "peers": [{}, {}], "accepted": 5, "rejected": 2, "sent_bytes": 100,
             "payload_sent_bytes": 60, "loss": 0.25, "cross_accuracy": null,
             "round_times": {"bounds_s": [0.5, 1.0], "counts": [3, 2, 1], "total_s": 4.5},
@@ -326,6 +327,7 @@ mod tests {
             "starling_peers{state=\"linked\"} 2",
             "starling_round 7",
             "starling_ready 1",
+            "starling_paused 1",
             "starling_train_loss 0.25",
             "starling_updates_received_total{result=\"accepted\"} 5",
             "starling_network_bytes_total{direction=\"sent\",kind=\"model\"} 60",

@@ -91,6 +91,8 @@ function banners(status, nodes) {
   for (const node of nodes) {
     const who = status.nodes ? `Node ${short(node.node)}: ` : "";
     if (node.phase === "killed") note("bad", "Killed.", `${who}it comes back by itself.`);
+    if (node.paused) note("calm", "Paused.", `${who}paused by the operator: no training until ` +
+      "`starling resume`; peers are answered.");
     if (node.degraded) note("bad", "Degraded.", `${who}checkpoints cannot be saved. Look at disk ` +
       "space and permissions of the state directory.");
     if (node.isolated) note("bad", "Isolated.", `${who}nobody has exchanged with it for five ` +
