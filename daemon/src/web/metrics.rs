@@ -329,7 +329,8 @@ mod tests {
 
     fn example() -> String {
         let status = json!({
-            "version": "1.2.3", "network": "a\"b", "phase": "train", "round": 7, "ready": true, "paused": true,
+            "version": "1.2.3", "network": "a\"b", "phase": "train", "round": 7, "ready": true,
+            "paused": true,
             "peers": [{}, {}], "accepted": 5, "rejected": 2, "sent_bytes": 100,
             "payload_sent_bytes": 60, "loss": 0.25, "cross_accuracy": null,
             "round_times": {"bounds_s": [0.5, 1.0], "counts": [3, 2, 1], "total_s": 4.5},
