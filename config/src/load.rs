@@ -322,6 +322,17 @@ mod tests {
     }
 
     #[test]
+    fn collectors_are_hosts_with_or_without_a_port() {
+        let read = |value: &str| read("", &[], &[("serve.otlp", value)]);
+        for good in ["", "http://a.b", "http://a.b:1", "http://[::1]", "http://[::1]:4318"] {
+            assert_eq!(read(good).map(|config| config.serve_otlp), Ok(good.to_owned()));
+        }
+        for bad in ["a.b:1", "http://", "http://a:", "http://a:0", "http://::1", "http://[::1]:x"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn wrong_types_are_told() {
         let wrong = [
             ("\"8\"", "the text \"8\""),

@@ -306,7 +306,9 @@ const ENDPOINT_BYTES_MAX: usize = 7 + 253 + 6;
 pub(crate) fn endpoint(found: Found<'_>) -> Reading<String> {
     let fits = |text: &&str| {
         let host = |text: &str| {
-            let (host, port) = text.rsplit_once(':').unwrap_or((text, "4318"));
+            // The colons within brackets are an IPv6 address's.
+            let split = text.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+            let (host, port) = split.unwrap_or((text, "4318"));
             let bracketed = host.starts_with('[') && host.ends_with(']');
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
             let named = !host.is_empty() && host.chars().all(plain);

@@ -178,17 +178,24 @@ impl Memory {
     }
 }
 
+/// What systemd passes to listen at: a socket, or why what it passed is none that serves.
+pub type Passed = Option<std::io::Result<TcpListener>>;
+
 /// The socket that systemd listens at for us, if it does. To be called before any thread exists.
-pub fn passed_listener() -> Option<TcpListener> {
-    listenfd::ListenFd::from_env().take_tcp_listener(0).ok().flatten()
+pub fn passed_listener() -> Passed {
+    listenfd::ListenFd::from_env().take_tcp_listener(0).transpose()
 }
 
 /// Shows a node where it is wished: to whoever calls, at an address or a passed socket, and to a
 /// collector. A failure is told and no more: nobody watching is no reason not to learn.
-pub fn start(state_dir: &Path, config: &Config, passed: Option<TcpListener>) -> Option<Board> {
+pub fn start(state_dir: &Path, config: &Config, passed: Passed) -> Option<Board> {
     let listen = config.serve_listen;
+    let from = match (&passed, listen) {
+        (None, Some(listen)) => listen.to_string(),
+        _ => "a passed socket".to_owned(),
+    };
     let listener = match (passed, listen) {
-        (Some(passed), _) => Some(Ok(passed)),
+        (Some(passed), _) => Some(passed),
         (None, Some(listen)) => Some(TcpListener::bind(listen)),
         (None, None) => None,
     };
@@ -203,8 +210,7 @@ pub fn start(state_dir: &Path, config: &Config, passed: Option<TcpListener>) -> 
             log::emit(&Event::ServeStarted { address });
         }
         Some(Err(error)) => {
-            let address = listen.map_or("a passed socket".to_owned(), |listen| listen.to_string());
-            log::emit(&Event::ServeFailed { address, reason: error.to_string() });
+            log::emit(&Event::ServeFailed { address: from, reason: error.to_string() });
         }
     }
     if !config.serve_otlp.is_empty() {

@@ -1,7 +1,6 @@
 //! `starling run`: the daemon.
 
 use std::io::Read;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,7 +67,7 @@ async fn serve(
     store: Store,
     config: Config,
     config_file: Option<PathBuf>,
-    passed: Option<TcpListener>,
+    passed: web::Passed,
     parent: Option<oneshot::Receiver<()>>,
 ) -> Result<(), Failure> {
     if config.nice > 0 {

@@ -1,6 +1,7 @@
 //! Metrics and log lines to an OpenTelemetry collector: OTLP over HTTP, in JSON.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,13 +9,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
 use starling_node::event::Event;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Board;
 use super::metrics::{Family, Sample};
@@ -36,6 +37,8 @@ pub(super) async fn run(endpoint: String, board: Board) {
     let Some((past, mut lines)) = (board.0.follow)() else { return };
     let mut waiting: VecDeque<Arc<str>> = past.into();
     let mut period = interval(PERIOD);
+    // After a slow export the next one has its whole period, too.
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (started, mut failing) = (nanoseconds(), false);
     // At once it would tell of a node that has not begun.
     period.tick().await;
@@ -73,30 +76,62 @@ fn count_dropped(board: &Board, lines: u64) {
     board.0.dropped.fetch_add(lines, Ordering::Relaxed);
 }
 
-/// Sends the metrics as they are, and the lines, which are taken off once the collector has them.
+/// Sends the metrics as they are, and the lines, which are taken off once the collector has them
+/// or will never take them.
 async fn export(
     endpoint: &str,
     board: &Board,
     lines: &mut VecDeque<Arc<str>>,
     started: u64,
 ) -> Result<(), String> {
-    let resource = resource(&board.latest().status);
-    let families = board.families().unwrap_or_default();
-    post(endpoint, "/v1/metrics", &metrics(&families, &resource, started, nanoseconds())).await?;
-    if !lines.is_empty() {
-        let told = logs(lines.iter().map(|line| &**line), &resource);
-        post(endpoint, "/v1/logs", &told).await?;
-        lines.clear();
-    }
-    Ok(())
-}
-
-async fn post(endpoint: &str, path: &str, body: &Value) -> Result<(), String> {
     let host = endpoint.strip_prefix("http://").unwrap_or(endpoint);
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let place = if has_port { host.to_owned() } else { format!("{host}:{PORT}") };
+    // Without a limit: a lookup given up goes on, and holds a thread that saving needs, too.
+    let found = lookup_host(&place).await.map_err(|error| error.to_string())?;
+    let places: Vec<SocketAddr> = found.collect();
+    let resource = resource(&board.latest().status);
+    let families = board.families().unwrap_or_default();
+    let told = metrics(&families, &resource, started, nanoseconds());
+    let metrics = post(&places, host, "/v1/metrics", &told).await;
+    let mut failed: Vec<String> = refusal("/v1/metrics", metrics).into_iter().collect();
+    if !lines.is_empty() {
+        let told = logs(lines.iter().map(|line| &**line), &resource);
+        let answer = post(&places, host, "/v1/logs", &told).await;
+        if answer.as_ref().is_ok_and(|code| is_final(*code)) {
+            count_dropped(board, lines.len() as u64);
+            lines.clear();
+        } else if answer.as_ref().is_ok_and(StatusCode::is_success) {
+            lines.clear();
+        }
+        failed.extend(refusal("/v1/logs", answer));
+    }
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
+}
+
+/// Whether the same request would be refused again.
+fn is_final(code: StatusCode) -> bool {
+    let later = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+    code.is_client_error() && !later.contains(&code)
+}
+
+/// Why a collector did not take what was posted to a path, if it did not.
+fn refusal(path: &str, answer: Result<StatusCode, String>) -> Option<String> {
+    match answer {
+        Ok(code) if code.is_success() => None,
+        Ok(code) => Some(format!("{path}: it answered {code}")),
+        Err(reason) => Some(format!("{path}: {reason}")),
+    }
+}
+
+async fn post(
+    places: &[SocketAddr],
+    host: &str,
+    path: &str,
+    body: &Value,
+) -> Result<StatusCode, String> {
     let sending = async {
-        let stream = TcpStream::connect(&place).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(places).await.map_err(|error| error.to_string())?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
@@ -114,9 +149,7 @@ async fn post(endpoint: &str, path: &str, body: &Value) -> Result<(), String> {
             answer = &mut answered => answer,
             _ = connection => answered.await,
         };
-        let answer = answer.map_err(|error| error.to_string())?;
-        let code = answer.status();
-        if code.is_success() { Ok(()) } else { Err(format!("it answered {code}")) }
+        answer.map(|answer| answer.status()).map_err(|error| error.to_string())
     };
     timeout(PATIENCE, sending).await.unwrap_or_else(|_| Err("it does not answer in time".into()))
 }
@@ -221,6 +254,8 @@ fn record(line: &str) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+
     use super::super::metrics::families;
     use super::*;
     use crate::log::Counts;
@@ -250,6 +285,54 @@ mod tests {
         assert_eq!(rounds["bucketCounts"], json!(["3", "2", "1"]));
         assert_eq!(rounds["explicitBounds"], json!([0.5, 1.0]));
         assert_eq!((&rounds["count"], &rounds["sum"]), (&json!("6"), &json!(4.5)));
+    }
+
+    /// What one export said, and how many lines wait and were dropped after it.
+    fn exported(metrics: &str, logs: &str) -> (Result<(), String>, usize, u64) {
+        let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", collector.local_addr().unwrap());
+        let answers = [metrics.to_owned(), logs.to_owned()];
+        let thread = std::thread::spawn(move || {
+            for answer in answers {
+                let mut stream = collector.accept().unwrap().0;
+                let mut reader = BufReader::new(&stream);
+                let (mut line, mut length) = (String::new(), 0);
+                while line != "\r\n" {
+                    line.clear();
+                    assert_ne!(reader.read_line(&mut line).unwrap(), 0);
+                    if let Some(found) = line.strip_prefix("content-length: ") {
+                        length = found.trim().parse().unwrap();
+                    }
+                }
+                reader.read_exact(&mut vec![0; length]).unwrap();
+                write!(stream, "HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n").unwrap();
+            }
+        });
+        let board = Board::new(None, Box::new(|| None));
+        let mut lines = VecDeque::from(["{}".into()]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let sent = runtime.block_on(export(&endpoint, &board, &mut lines, 1));
+        thread.join().unwrap();
+        (sent, lines.len(), board.0.dropped.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn metrics_and_lines_are_refused_apart_and_only_what_is_hopeless_is_dropped() {
+        assert_eq!(exported("200 OK", "200 OK"), (Ok(()), 0, 0));
+        let (sent, waiting, dropped) = exported("503 Service Unavailable", "200 OK");
+        assert_eq!(sent, Err("/v1/metrics: it answered 503 Service Unavailable".into()));
+        assert_eq!((waiting, dropped), (0, 0));
+        for (answer, left) in [
+            ("500 Internal Server Error", (1, 0)),
+            ("408 Request Timeout", (1, 0)),
+            ("429 Too Many Requests", (1, 0)),
+            ("400 Bad Request", (0, 1)),
+            ("404 Not Found", (0, 1)),
+        ] {
+            let (sent, waiting, dropped) = exported("200 OK", answer);
+            assert_eq!(sent, Err(format!("/v1/logs: it answered {answer}")));
+            assert_eq!((waiting, dropped), left, "{answer}");
+        }
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! Written by hand: the client libraries keep counters of their own beside those that the node has,
 //! and the maintained one speaks OpenMetrics only, which `promtool check metrics` does not take.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
 use starling_node::event::CATALOGUE;
+use starling_protocol::fault::Rejection;
 
 use crate::log::Counts;
 
@@ -24,13 +26,28 @@ const BY_REASON: [(&str, &str, &str); 7] = [
     ("frames_rejected_total", "frame.rejected", "Frames refused at the border."),
     ("connections_denied_total", "peer.denied", "Nodes that were not let in."),
     ("memberships_refused_total", "peer.refused_us", "Members that did not let this node in."),
-    ("peers_banned_total", "peer.banned", "Peers cut off for what no honest node sends."),
+    ("peers_banned_total", "peer.banned", "Peers cut off: by the operator, or for what they sent."),
     ("peers_disconnected_total", "peer.disconnected", "Links to members that ended."),
+];
+
+/// For what a node bans by itself: all that weighs against a peer.
+const BANNED_FOR: [Rejection; 11] = [
+    Rejection::BadHash,
+    Rejection::BadMagic,
+    Rejection::BadModel,
+    Rejection::BadSignature,
+    Rejection::Flood,
+    Rejection::Malformed,
+    Rejection::OutOfRange,
+    Rejection::TooLong,
+    Rejection::Unexpected,
+    Rejection::WrongRecipient,
+    Rejection::WrongSender,
 ];
 
 /// A plain number of the status: name, kind, where it stands, meaning.
 type Plain = (&'static str, &'static str, &'static str, &'static str);
-const PLAIN: [Plain; 20] = [
+const PLAIN: [Plain; 21] = [
     ("uptime_seconds", "gauge", "/uptime_s", "Time since the daemon started."),
     ("round", "gauge", "/round", "Own rounds over all boots."),
     ("rounds_total", "counter", "/rounds", "Own rounds with training in this boot."),
@@ -54,6 +71,7 @@ const PLAIN: [Plain; 20] = [
     ("frames_sent_total", "counter", "/messages_sent", "Frames sent."),
     ("exchange_duration_seconds", "gauge", "/exchange_s", "Median duration of an exchange."),
     ("degraded", "gauge", "/degraded", "Whether checkpoints cannot be saved."),
+    ("paused", "gauge", "/paused", "Whether the operator paused training."),
     ("isolated", "gauge", "/isolated", "Whether nobody exchanged for five rounds."),
     (
         "checkpoint_age_seconds",
@@ -217,9 +235,16 @@ impl Page<'_> {
     fn counted(&mut self, counts: &Counts) {
         for (name, event, help) in BY_REASON {
             self.head(name, "counter", help);
-            for ((_, reason), count) in counts.iter().filter(|((counted, _), _)| *counted == event)
-            {
-                self.sample(&[("reason", reason)], *count as f64);
+            let mut reasons = BTreeMap::new();
+            if event == "peer.banned" {
+                // An alert needs them from the start, as those of `events_total` below.
+                reasons.extend(BANNED_FOR.map(|reason| (reason.name(), 0)));
+                reasons.insert("operator", 0);
+            }
+            let found = counts.iter().filter(|((counted, _), _)| *counted == event);
+            reasons.extend(found.map(|((_, reason), count)| (reason.as_str(), *count)));
+            for (reason, count) in reasons {
+                self.sample(&[("reason", reason)], count as f64);
             }
         }
         let of = |wanted: &str| -> f64 {
@@ -304,6 +329,7 @@ mod tests {
     fn example() -> String {
         let status = json!({
             "version": "1.2.3", "network": "a\"b", "phase": "train", "round": 7, "ready": true,
+            "paused": true,
             "peers": [{}, {}], "accepted": 5, "rejected": 2, "sent_bytes": 100,
             "payload_sent_bytes": 60, "loss": 0.25, "cross_accuracy": null,
             "round_times": {"bounds_s": [0.5, 1.0], "counts": [3, 2, 1], "total_s": 4.5},
@@ -312,6 +338,7 @@ mod tests {
         counts.insert(("checkpoint.failed", "no \"room\"\nleft".into()), 2);
         counts.insert(("checkpoint.failed", "broken".into()), 1);
         counts.insert(("frame.rejected", "flood".into()), 9);
+        counts.insert(("peer.banned", "operator".into()), 1);
         render(&families(&status, &counts, true, Some(1 << 40)))
     }
 
@@ -325,6 +352,7 @@ mod tests {
             "starling_peers{state=\"linked\"} 2",
             "starling_round 7",
             "starling_ready 1",
+            "starling_paused 1",
             "starling_train_loss 0.25",
             "starling_updates_received_total{result=\"accepted\"} 5",
             "starling_network_bytes_total{direction=\"sent\",kind=\"model\"} 60",
@@ -334,13 +362,15 @@ mod tests {
             "starling_round_duration_seconds_sum 4.5",
             "starling_round_duration_seconds_count 6",
             "starling_frames_rejected_total{reason=\"flood\"} 9",
+            "starling_peers_banned_total{reason=\"operator\"} 1",
+            "starling_peers_banned_total{reason=\"bad_signature\"} 0",
             "starling_checkpoints_total{result=\"failed\"} 3",
             "starling_events_total{event=\"checkpoint.failed\"} 3",
             "starling_disk_free_bytes 1099511627776",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
-        assert!(text.contains("starling_events_total{event=\"peer.banned\"} 0"), "{text}");
+        assert!(text.contains("starling_events_total{event=\"peer.refused_us\"} 0"), "{text}");
         let unknown = text.lines().find(|line| line.starts_with("starling_validation"));
         assert_eq!(unknown, None, "what is not known has no sample");
         assert!(!text.contains("room"), "a text became a label");

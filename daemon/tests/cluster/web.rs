@@ -358,6 +358,33 @@ fn a_port_that_is_taken_is_a_warning_and_no_more() {
     daemon.stop();
 }
 
+/// A daemon that gets a socket as systemd passes it: the first descriptor after the standard ones,
+/// and the number of the process that it is for.
+fn run_with(held: OwnedFd, home: &Home) -> Process {
+    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
+    let mut command = binary(Path::new("sh"));
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_starling"), "run", "--state-dir"]);
+    command.arg(&home.0).stdin(Stdio::from(held));
+    Process::start(&mut command)
+}
+
+#[test]
+fn a_passed_socket_that_is_not_tcp_is_told_of() {
+    let folder = folder();
+    let home = Home::new(folder.path(), "node");
+    home.init(&digits("1/1"));
+    let held = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let mut daemon = run_with(held.into(), &home);
+    wait_for("serve.failed", PATIENCE, || {
+        assert!(daemon.is_alive(), "{:?}", daemon.err());
+        let lines = daemon.err();
+        let mut failed = lines.iter().filter(|line| line.contains("\"serve.failed\""));
+        failed.next().map(|line| assert!(line.contains("a passed socket"), "{line}"))
+    });
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended(PATIENCE).code(), Some(0));
+}
+
 #[test]
 fn a_socket_that_systemd_holds_is_taken_over() {
     let folder = folder();
@@ -365,13 +392,7 @@ fn a_socket_that_systemd_holds_is_taken_over() {
     home.init(&digits("1/1"));
     let held = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = held.local_addr().expect("bound");
-    // As systemd passes it: the first descriptor after the standard ones, and the number of the
-    // process that it is for.
-    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
-    let mut command = binary(Path::new("sh"));
-    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_starling"), "run", "--state-dir"]);
-    command.arg(&home.0).stdin(Stdio::from(OwnedFd::from(held)));
-    let mut daemon = Process::start(&mut command);
+    let mut daemon = run_with(held.into(), &home);
     wait_for("an answer at the port", PATIENCE, || {
         assert!(daemon.is_alive(), "{:?}", daemon.err());
         let started = daemon.err().iter().any(|line| line.contains("\"serve.started\""));
@@ -414,6 +435,8 @@ fn a_collector_gets_metrics_and_lines_and_its_failures_are_told_once() {
     assert_eq!(daemon.count("serve.started"), 0, "exporting opens no port");
     let (path, _) = collect(&collector, "503 Service Unavailable");
     assert_eq!(path, "/v1/metrics");
+    let (path, _) = collect(&collector, "503 Service Unavailable");
+    assert_eq!(path, "/v1/logs");
     let failed = daemon.event("export.failed");
     assert!(failed["reason"].as_str().is_some_and(|why| why.contains("503")), "{failed}");
 

@@ -91,6 +91,8 @@ function banners(status, nodes) {
   for (const node of nodes) {
     const who = status.nodes ? `Node ${short(node.node)}: ` : "";
     if (node.phase === "killed") note("bad", "Killed.", `${who}it comes back by itself.`);
+    if (node.paused) note("calm", "Paused.", `${who}paused by the operator: no training until ` +
+      "`starling resume`; peers are answered.");
     if (node.degraded) note("bad", "Degraded.", `${who}checkpoints cannot be saved. Look at disk ` +
       "space and permissions of the state directory.");
     if (node.isolated) note("bad", "Isolated.", `${who}nobody has exchanged with it for five ` +
@@ -305,7 +307,8 @@ let paused = false;
 
 function line(text) {
   const event = JSON.parse(text);
-  const key = `${event.node} ${event.boot} ${event.seq}`;
+  // Lines below log.level have no number.
+  const key = `${event.node} ${event.boot} ${event.seq ?? text}`;
   if (seen.lines.has(key)) return;
   seen.lines.add(key);
   if (event.event === "train.diverged") seen.diverged = Date.parse(event.ts);
