@@ -27,7 +27,7 @@ pub(super) struct Printer {
     several: bool,
 }
 
-/// NO_COLOR counts unless it is empty: https://no-color.org.
+/// NO_COLOR counts unless it is empty: <https://no-color.org>.
 fn has_colour(terminal: bool, no_color: Option<OsString>) -> bool {
     terminal && no_color.is_none_or(|value| value.is_empty())
 }
