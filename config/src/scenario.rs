@@ -30,7 +30,7 @@ pub const NODES_MAX: usize = 20_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// Members are known: full momentum, gate, clip and collusion filter.
+    /// Members are known: full momentum, gate, clip and direction filter.
     #[default]
     Closed,
     /// Collusion is suspected: pulls six models a round, mixes their neighbourhoods and trims; no

@@ -1,9 +1,9 @@
 //! Mixing: what becomes of a node's parameters when another node's arrive.
 
+pub mod filter;
 pub mod gate;
 pub mod outer;
 pub mod robust;
-pub mod sketch;
 
 /// Partial sums kept apart so that the compiler can use vector registers; the order of additions
 /// is the same on every run.

@@ -110,7 +110,7 @@ pub struct Merge {
     pub distance: f64,
     /// Whether it was taken.
     pub accepted: bool,
-    /// Share of its weight that the collusion filter left.
+    /// Share of its weight that the direction filter left.
     pub trusted: f64,
 }
 

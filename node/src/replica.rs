@@ -3,10 +3,10 @@
 use starling_learning::compress::Codec;
 use starling_learning::data::Shard;
 use starling_learning::eval::{Evaluation, evaluate};
+use starling_learning::mix::filter::DirectionFilter;
 use starling_learning::mix::gate::{Verdict, judge};
 use starling_learning::mix::outer::Average;
 use starling_learning::mix::robust::{coordinate_median, nearest_neighbour_means, trimmed_mean};
-use starling_learning::mix::sketch::CollusionFilter;
 use starling_learning::mix::{add_scaled_difference, distance, norm};
 use starling_learning::model::{Model, Workspace};
 use starling_learning::optim::Schedule;
@@ -20,7 +20,7 @@ use crate::references::References;
 use crate::settings::{Rule, Settings};
 use crate::spec::Network;
 
-/// Peers whose direction the collusion filter remembers.
+/// Peers whose direction the direction filter remembers.
 const FILTER_PEERS_MAX: usize = 64;
 /// A mean loss beyond this many times the usual one means that training has diverged.
 const DIVERGED: f64 = 4.0;
@@ -51,11 +51,11 @@ pub struct Replica {
     /// Our model as the partner of the open exchange decoded it, and what it was relative to.
     sent: (Vec<f32>, Option<u64>),
     references: References,
-    filter: CollusionFilter<NodeId>,
+    filter: DirectionFilter<NodeId>,
 }
 
 impl Replica {
-    /// A replica at the network's genesis that trains on `shard`. `secret` seeds the collusion
+    /// A replica at the network's genesis that trains on `shard`. `secret` seeds the direction
     /// filter; it must not be known to peers.
     #[must_use]
     pub fn new(network: &Network, shard: &Shard, settings: &Settings, secret: u64) -> Self {
@@ -88,7 +88,7 @@ impl Replica {
             idle_rounds: 0,
             sent: (Vec::new(), None),
             references: References::new(settings.reference_bytes_max, x.len()),
-            filter: CollusionFilter::new(x.len(), FILTER_PEERS_MAX, secret),
+            filter: DirectionFilter::new(x.len(), FILTER_PEERS_MAX, secret),
             x,
         }
     }

@@ -7,7 +7,7 @@ use starling_learning::mix::outer::OuterRule;
 use starling_protocol::limits::VIEW_MAX;
 
 /// How a node mixes. The default is "N*": pair gossip on coarse pair-reference differences,
-/// gated, clipped, filtered for collusion, with a Nesterov outer step.
+/// gated, clipped, filtered by direction, with a Nesterov outer step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
     /// Codec of differences to a pair reference; first contacts use the network's absolute codec.

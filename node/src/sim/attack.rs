@@ -25,7 +25,7 @@ pub enum Attack {
         z: f32,
     },
     /// The same, but each attacker shifts only its own share of the parameters and sends an honest
-    /// node's values for the rest, so that no two of them look alike: what the collusion filter
+    /// node's values for the rest, so that no two of them look alike: what the direction filter
     /// invites.
     AlieSplit {
         /// Standard deviations.

@@ -1,4 +1,4 @@
-//! The collusion filter: peers that keep pulling in one direction, or against everyone else, lose
+//! The direction filter: peers that keep pulling in one direction, or against everyone else, lose
 //! weight.
 //!
 //! Each merged model is reduced to 256 numbers by a count sketch with a private seed, and its
@@ -52,7 +52,7 @@ struct History {
 
 /// Histories of the peers `K` that we merged with.
 #[derive(Clone, Debug)]
-pub struct CollusionFilter<K> {
+pub struct DirectionFilter<K> {
     /// Per parameter: bucket in the low eight bits, sign in the next.
     hashes: Vec<u16>,
     recent: VecDeque<Vec<f32>>,
@@ -61,7 +61,7 @@ pub struct CollusionFilter<K> {
     clock: u64,
 }
 
-impl<K: Ord + Copy> CollusionFilter<K> {
+impl<K: Ord + Copy> DirectionFilter<K> {
     /// A filter for models of `count` parameters that remembers at most `peers_max` peers. The seed
     /// must be private to the node and differ at each start, or an attacker can hide from it.
     #[must_use]
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn colluders_lose_their_weight_and_honest_peers_keep_it() {
         let (count, mut rng) = (2000, ChaCha8Rng::seed_from_u64(5));
-        let mut filter = CollusionFilter::new(count, 32, 9);
+        let mut filter = DirectionFilter::new(count, 32, 9);
         let mut noise =
             |size: f32| -> Vec<f32> { (0..count).map(|_| rng.random_range(-size..size)).collect() };
         let habits: Vec<Vec<f32>> = (0..8).map(|_| noise(1.0)).collect();
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn who_opposes_all_others_loses_its_weight_even_alone() {
         let (count, mut rng) = (2000, ChaCha8Rng::seed_from_u64(5));
-        let mut filter = CollusionFilter::new(count, 32, 9);
+        let mut filter = DirectionFilter::new(count, 32, 9);
         let mut noise =
             |size: f32| -> Vec<f32> { (0..count).map(|_| rng.random_range(-size..size)).collect() };
         // All move one way, so that what is new is ahead of the recent median; the last one is not.
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn remembers_a_bounded_number_of_peers() {
-        let mut filter = CollusionFilter::new(10, 3, 1);
+        let mut filter = DirectionFilter::new(10, 3, 1);
         for peer in 0..20 {
             filter.observe(peer, &[1.0; 10]);
         }
