@@ -69,7 +69,7 @@ impl Node {
         }
         let round = self.standing.round;
         let Some(link) = self.links.get(&peer) else { return Some(ExchangeOutcome::Refused) };
-        if round < link.quarantine_until && self.phase == Phase::Train {
+        if link.is_quarantined(round) && self.phase == Phase::Train {
             return Some(ExchangeOutcome::Refused);
         }
         (!self.take_token(peer)).then_some(ExchangeOutcome::RateLimited)

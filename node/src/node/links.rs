@@ -49,7 +49,7 @@ pub(super) struct Link {
     /// The last sixteen merges, one bit each: set if the gate rejected it.
     rejects: u16,
     merges: u32,
-    pub(super) quarantine_until: u64,
+    quarantine_until: u64,
     pub(super) tally: Tally,
 }
 
@@ -103,6 +103,11 @@ impl Link {
         }
     }
 
+    /// Whether it is left alone for its models in our `round`.
+    pub(super) fn is_quarantined(&self, round: u64) -> bool {
+        round < self.quarantine_until
+    }
+
     pub(super) fn peer(&self, id: NodeId, now: Time, round: u64) -> Peer {
         let Tally { accepted, rejected, failed, last } = self.tally;
         Peer {
@@ -113,7 +118,7 @@ impl Link {
             rejected,
             failed,
             last_exchange: last.map(|last| now.since(last)),
-            quarantined: round < self.quarantine_until,
+            quarantined: self.is_quarantined(round),
         }
     }
 
@@ -142,7 +147,7 @@ impl Link {
         self.merges = self.merges.saturating_add(1);
         let rejects = self.rejects.count_ones();
         let accepts = self.merges.min(16) - rejects;
-        let earned = rejects > 8 && accepts < 2 && round >= self.quarantine_until;
+        let earned = rejects > 8 && accepts < 2 && !self.is_quarantined(round);
         if earned {
             self.quarantine_until = round + QUARANTINE_ROUNDS;
             (self.rejects, self.merges) = (0, 0);

@@ -136,7 +136,7 @@ impl Node {
             age: link.map_or(0.0, |link| link.standing.age),
             round: link.map_or(0, |link| link.standing.round),
             failures: link.map_or(0, |link| link.failures),
-            quarantined: link.is_some_and(|link| self.standing.round < link.quarantine_until),
+            quarantined: link.is_some_and(|link| link.is_quarantined(self.standing.round)),
             banned: self.is_banned(id),
         }
     }

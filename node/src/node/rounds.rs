@@ -336,7 +336,7 @@ impl Node {
                 link.admitted()
                     && link.standing.answers
                     && self.now >= link.cooldown_until
-                    && self.standing.round >= link.quarantine_until
+                    && !link.is_quarantined(self.standing.round)
             })
         };
         self.view.members().filter(fit).collect()
