@@ -2,11 +2,19 @@
 
 use serde_json::{Value, json};
 
-use super::invite::ask;
 use crate::cli::{Ask, AskPeer};
-use crate::exit::{Failure, say};
+use crate::control;
+use crate::exit::{Code, Failure, say};
 use crate::setup;
 use crate::store::Store;
+
+/// Asks the daemon on `store` something.
+pub fn ask(store: &Store, request: &Value) -> Result<Value, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::new(Code::Temporary, format!("no threads: {error}")))?;
+    runtime.block_on(control::ask(&store.path("control.sock"), request))
+}
 
 /// Asks, and prints the answer as JSON if that is wanted; else gives it back.
 fn asked(options: &Ask, request: &Value) -> Result<Option<Value>, Failure> {
@@ -130,9 +138,9 @@ pub fn limits(options: &Ask) -> Result<(), Failure> {
 /// `starling privacy`.
 pub fn privacy(options: &Ask) -> Result<(), Failure> {
     let Some(answer) = asked(options, &json!({"command": "privacy"}))? else { return Ok(()) };
-    for (key, label) in [("leaves", "leaves"), ("stays", "stays")] {
+    for key in ["leaves", "stays"] {
         for what in list(&answer, key).iter().filter_map(Value::as_str) {
-            say(format!("{label:9} {what}"));
+            say(format!("{key:9} {what}"));
         }
     }
     say(format!("rows      {} here", number(&answer, "rows_here")));

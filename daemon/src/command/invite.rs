@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::ask::ask;
 use crate::cli::Invite;
-use crate::control;
 use crate::exit::{Code, Failure, say};
 use crate::setup;
 use crate::store::Store;
@@ -19,14 +19,6 @@ pub fn run(options: &Invite) -> Result<(), Failure> {
         _ => say(answer),
     }
     Ok(())
-}
-
-/// Asks the daemon on `store` something.
-pub fn ask(store: &Store, request: &Value) -> Result<Value, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|error| Failure::new(Code::Temporary, format!("no threads: {error}")))?;
-    runtime.block_on(control::ask(&store.path("control.sock"), request))
 }
 
 /// Seconds of a time such as 90s, 15m, 12h or 7d.

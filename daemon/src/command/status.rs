@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::invite::ask;
+use super::ask::ask;
 use crate::cli::Status;
 use crate::exit::{Failure, say};
 use crate::setup;
