@@ -323,14 +323,15 @@ mod tests {
         assert_eq!(view.next_dial(|_| false), Some(Time::ZERO));
     }
 
+    /// Where node 0 is said to be.
+    fn said(ports: &[u16]) -> Hint {
+        let at = |port: &u16| format!("/ip4/127.0.0.1/tcp/{port}");
+        Hint { id: hint(0).id, addresses: ports.iter().map(at).collect() }
+    }
+
     #[test]
     fn hearsay_adds_addresses_and_the_node_itself_replaces_them() {
         let (mut view, mut rng) = view(1);
-        let at = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}");
-        let said = |ports: &[u16]| Hint {
-            id: hint(0).id,
-            addresses: ports.iter().copied().map(at).collect(),
-        };
         view.learn(&said(&[7]), false, &mut rng);
         assert_eq!(view.candidates().next(), Some(said(&[7, 0])));
         view.reached(&said(&[9]), &mut rng);
@@ -343,11 +344,6 @@ mod tests {
     #[test]
     fn what_is_pinned_again_is_there_once_and_the_newest_first() {
         let (mut view, mut rng) = view(0);
-        let at = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}");
-        let said = |ports: &[u16]| Hint {
-            id: hint(0).id,
-            addresses: ports.iter().copied().map(at).collect(),
-        };
         for _ in 0..5 {
             view.learn(&said(&[1, 2]), true, &mut rng);
         }

@@ -74,6 +74,13 @@ fn follow(address: SocketAddr) -> (String, BufReader<TcpStream>) {
     (status, reader)
 }
 
+/// One node that learns without an end and shows itself.
+fn serving(folder: &tempfile::TempDir) -> Daemon {
+    let home = Home::new(folder.path(), "node");
+    home.init(&[&digits("1/1")[..], &["--age-max", "0", "--set", SERVE]].concat());
+    home.run()
+}
+
 #[test]
 fn metrics_status_and_history_say_the_same_and_health_is_true() {
     let folder = folder();
@@ -259,11 +266,7 @@ fn a_demo_shows_its_flock_and_marks_whom_it_killed() {
 #[test]
 fn events_come_as_they_happen_and_monitors_are_never_crowded_out() {
     let folder = folder();
-    let daemon = {
-        let home = Home::new(folder.path(), "node");
-        home.init(&[&digits("1/1")[..], &["--age-max", "0", "--set", SERVE]].concat());
-        home.run()
-    };
+    let daemon = serving(&folder);
     let address = served(&daemon);
     let mut followers: Vec<_> = (0..8).map(|_| follow(address)).collect();
     assert!(followers.iter().all(|(status, _)| status.contains("200")));
@@ -295,11 +298,7 @@ fn events_come_as_they_happen_and_monitors_are_never_crowded_out() {
 #[test]
 fn nothing_can_be_changed_crowded_or_tricked() {
     let folder = folder();
-    let daemon = {
-        let home = Home::new(folder.path(), "node");
-        home.init(&[&digits("1/1")[..], &["--age-max", "0", "--set", SERVE]].concat());
-        home.run()
-    };
+    let daemon = serving(&folder);
     let address = served(&daemon);
     for method in ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "BREW"] {
         let (code, head, _) =
