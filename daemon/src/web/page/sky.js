@@ -44,7 +44,7 @@ export class Sky {
     const pen = canvas.getContext("2d");
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, w, h);
-    pen.fillStyle = getComputedStyle(canvas).getPropertyValue("--bird");
+    pen.fillStyle = getComputedStyle(canvas).color;
     const t = this.time * 0.35;
     const spread = 0.55 + 0.75 * (1 - this.unity);
     const narrow = w < 620;
