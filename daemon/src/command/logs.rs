@@ -79,6 +79,14 @@ fn journal(
         );
         return Err(Failure::new(Code::Permission, message));
     }
+    if printer.read == 0 {
+        // No failure: the unit may not have been started yet.
+        eprintln!(
+            "starling: the journal has no lines of {}. What a node told that was run by hand is \
+             where its standard error went: --file",
+            options.unit
+        );
+    }
     Ok(())
 }
 

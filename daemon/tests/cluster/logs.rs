@@ -103,6 +103,18 @@ fn a_file_is_followed_also_when_it_is_replaced() {
 }
 
 #[test]
+fn an_empty_journal_says_where_else_to_look() {
+    let folder = folder();
+    let script = folder.path().join("journalctl");
+    write_file(&script, "#!/bin/sh\n");
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("set");
+    let outcome = call(starling().arg("logs").env("PATH", folder.path()));
+    assert_eq!((outcome.code, outcome.out.as_str()), (Some(0), ""));
+    assert!(outcome.err.contains("no lines of starling. What"), "{}", outcome.err);
+    assert!(outcome.err.contains("--file"), "{}", outcome.err);
+}
+
+#[test]
 fn the_journal_is_asked_for_what_is_wanted() {
     let folder = folder();
     let script = folder.path().join("journalctl");

@@ -25,6 +25,8 @@ pub(super) struct Printer {
     node: Option<String>,
     /// Whether more than one node has spoken: from then on each line says which.
     several: bool,
+    /// Lines that there were, wanted or not.
+    pub(super) read: u64,
 }
 
 /// NO_COLOR counts unless it is empty: <https://no-color.org>.
@@ -35,11 +37,12 @@ fn has_colour(terminal: bool, no_color: Option<OsString>) -> bool {
 impl Printer {
     pub(super) fn new(filter: Filter, json: bool, journal: bool) -> Self {
         let colour = has_colour(std::io::stdout().is_terminal(), std::env::var_os("NO_COLOR"));
-        Self { filter, json, journal, colour, node: None, several: false }
+        Self { filter, json, journal, colour, node: None, several: false, read: 0 }
     }
 
     /// Prints a line if it is wanted; false if nobody reads any more.
     pub(super) fn print(&mut self, line: &[u8]) -> bool {
+        self.read += 1;
         let Some(text) = self.shown(line) else { return true };
         let mut out = std::io::stdout().lock();
         out.write_all(format!("{text}\n").as_bytes()).is_ok()
@@ -109,7 +112,7 @@ mod tests {
 
     fn printer(journal: bool) -> Printer {
         let filter = Filter::default();
-        Printer { filter, json: false, journal, colour: false, node: None, several: false }
+        Printer { filter, json: false, journal, colour: false, node: None, several: false, read: 0 }
     }
 
     #[test]
