@@ -447,8 +447,8 @@ mod tests {
         let expected = [
             "node.toml:2: training.seed: found -1, allowed is a whole number from 0 to \
              18446744073709551615; write for example `seed = 7`",
-            "node.toml:6: gossip.codec: found the text \"zip\", allowed is fp32, bf16, int8 or \
-             ref3; write for example `codec = \"int8\"`",
+            "node.toml:6: gossip.codec: found the text \"zip\", allowed is fp32, bf16, int8, int6 \
+             or ref3; write for example `codec = \"int8\"`",
             "node.toml:8: data.label: found an unknown key, allowed in [data] are source, labels, \
              label_column, part, split, split_seed; did you mean `labels`?",
             "node.toml:10: node.name: found 5, allowed is a text of at most 64 printable \

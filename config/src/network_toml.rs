@@ -117,7 +117,7 @@ name = {name}
 # Seed of the parameters that every node starts from.
 genesis_seed = {genesis_seed}
 
-# How models may be packed: fp32, bf16, int8, ref3; int8 or fp32 is among them.
+# How models may be packed: fp32, bf16, int8, int6, ref3; not bf16 or ref3 alone.
 codecs = {codecs}
 
 # Who may be a member: \"invite\" for whoever a member gave a ticket, \"open\" for anyone.

@@ -292,7 +292,7 @@ impl ScenarioFile {
             version: NetworkSpec::VERSION,
             name: self.name.clone(),
             genesis_seed: u32::try_from(self.seed % (1 << 31)).unwrap_or(0),
-            codecs: vec![Codec::Ref3, Codec::Int8, Codec::Bf16, Codec::Fp32],
+            codecs: Codec::ALL.to_vec(),
             membership: Membership::Open,
             root: NodeId([0; 32]),
             model: ModelSpec { features, hidden: self.hidden.clone(), classes },

@@ -165,10 +165,10 @@ table! {
     "training" "seed" => seed: u64 = 0,
     within(0..=u64::MAX), "a whole number from 0 to 18446744073709551615", "7";
 
-    /// How differences to a peer's model are packed: 32, 16, 8 or 3 bits for each parameter.
+    /// How differences to a peer's model are packed: 32, 16, 8, about 5 or 2 bits a parameter.
     /// The network must allow the codec.
     "gossip" "codec" => codec: Codec = Codec::Ref3,
-    parsed, "fp32, bf16, int8 or ref3", "int8";
+    parsed, "fp32, bf16, int8, int6 or ref3", "int8";
 
     /// Time between checkpoints; what is learnt since the last one is lost in a crash.
     "storage" "checkpoint_interval_s" => checkpoint_interval_s: f64 = 60.0,

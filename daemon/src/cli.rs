@@ -143,7 +143,7 @@ pub struct Demo {
     /// Kill a random daemon every so many seconds, and start it again two seconds later
     #[arg(long, value_name = "SECONDS")]
     pub kill_every: Option<f64>,
-    /// Codec of the models on the wire: ref3, int8, bf16, fp32
+    /// Codec of the models on the wire: ref3, int6, int8, bf16, fp32
     #[arg(long, default_value = "ref3")]
     pub codec: String,
     /// Show all nodes on a page that only this machine can reach, and print its address
@@ -271,7 +271,8 @@ pub struct Simulate {
     /// Profile, instead of the scenario's: closed, safe, paranoid, mean-only
     #[arg(long)]
     pub profile: Option<Profile>,
-    /// Codec of the models on the wire, instead of the scenario's: ref3, int8, bf16, fp32
+    /// Codec of the models on the wire, instead of the scenario's: ref3, int6, int8, bf16,
+    /// fp32
     #[arg(long)]
     pub codec: Option<Codec>,
     /// starling, or a lab baseline: local, pooled, full, ring, four-regular, push=K, pull=K

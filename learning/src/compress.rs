@@ -1,9 +1,10 @@
 //! Codecs: parameter vectors to bytes and back.
 //!
-//! `fp32` and `bf16` are dense. `int8` and `ref3` cut the vector into blocks, scale each by its
-//! magnitudes and round to nearest on symmetric levels; `ref3` is entropy-coded besides. It is for
-//! the small differences to a pair reference only: what is lost stays in the sender's parameters
-//! and comes with the next. Without a reference so few levels diverge under momentum.
+//! `fp32` and `bf16` are dense. The others cut the vector into blocks, scale each by its
+//! magnitudes and round to nearest on symmetric levels; `int6` and `ref3` are entropy-coded
+//! besides. `ref3` is for the small differences to a pair reference only: what is lost stays in the
+//! sender's parameters and comes with the next. Without a reference so few levels diverge under
+//! momentum.
 
 mod blocks;
 mod entropy;
@@ -29,6 +30,8 @@ pub enum Codec {
     /// Fifteen coarse levels, entropy-coded: about 1.8 bits a value, at most 4, and a 16-bit scale
     /// per block. Named after the three bits that it began with.
     Ref3 = 3,
+    /// 63 levels, entropy-coded: about 5 bits a value, at most 6.125, and a 16-bit scale per block.
+    Int6 = 4,
 }
 
 /// Bytes or values that the codec refuses.
@@ -38,7 +41,7 @@ pub enum CompressError {
     #[error("value {0} is not finite")]
     NotFinite(usize),
     /// The bytes are not as many as the vector needs.
-    #[error("{found} bytes where the model needs {expected}, or at most so many in ref3")]
+    #[error("{found} bytes where the model needs {expected}, or at most so many in int6 and ref3")]
     Length {
         /// Bytes that arrived.
         found: usize,
@@ -55,7 +58,7 @@ pub enum CompressError {
 
 impl Codec {
     /// All codecs.
-    pub const ALL: [Self; 4] = [Self::Fp32, Self::Bf16, Self::Int8, Self::Ref3];
+    pub const ALL: [Self; 5] = [Self::Fp32, Self::Bf16, Self::Int8, Self::Ref3, Self::Int6];
 
     /// The codec with this number.
     #[must_use]
@@ -63,14 +66,15 @@ impl Codec {
         Self::ALL.into_iter().find(|codec| *codec as u8 == byte)
     }
 
-    /// Bytes of a vector of `count` values: at most in `ref3`, exactly otherwise.
+    /// Bytes of a vector of `count` values: at most in `int6` and `ref3`, exactly otherwise.
     #[must_use]
     pub fn encoded_len_max(self, count: usize) -> usize {
         match self {
             Self::Fp32 => 4 * count,
             Self::Bf16 => 2 * count,
             Self::Int8 => blocks::encoded_len(count),
-            Self::Ref3 => entropy::encoded_len_max(count),
+            Self::Ref3 => entropy::REF3.encoded_len_max(count),
+            Self::Int6 => entropy::INT6.encoded_len_max(count),
         }
     }
 
@@ -78,7 +82,11 @@ impl Codec {
     #[must_use]
     pub fn may_be_len(self, bytes: usize, count: usize) -> bool {
         let most = self.encoded_len_max(count);
-        if self == Self::Ref3 { bytes <= most } else { bytes == most }
+        if self.is_entropy_coded() { bytes <= most } else { bytes == most }
+    }
+
+    fn is_entropy_coded(self) -> bool {
+        matches!(self, Self::Int6 | Self::Ref3)
     }
 
     /// Replaces `bytes` with the encoding of `values`.
@@ -96,7 +104,8 @@ impl Codec {
             Self::Bf16 => bytes
                 .extend(values.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes())),
             Self::Int8 => blocks::encode(values, bytes),
-            Self::Ref3 => entropy::encode(values, bytes),
+            Self::Ref3 => entropy::REF3.encode(values, bytes),
+            Self::Int6 => entropy::INT6.encode(values, bytes),
         }
         Ok(())
     }
@@ -125,7 +134,8 @@ impl Codec {
                 bytes.as_chunks::<2>().0.iter().map(|c| half::bf16::from_le_bytes(*c).to_f32()),
             ),
             Self::Int8 => return blocks::decode(bytes, count, values),
-            Self::Ref3 => return entropy::decode(bytes, count, values),
+            Self::Ref3 => return entropy::REF3.decode(bytes, count, values),
+            Self::Int6 => return entropy::INT6.decode(bytes, count, values),
         }
         if first_non_finite(values).is_some() { Err(CompressError::BadValue) } else { Ok(()) }
     }
@@ -138,6 +148,7 @@ impl fmt::Display for Codec {
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
             Self::Ref3 => "ref3",
+            Self::Int6 => "int6",
         })
     }
 }
@@ -149,7 +160,7 @@ impl FromStr for Codec {
         Self::ALL
             .into_iter()
             .find(|codec| codec.to_string() == text)
-            .ok_or_else(|| format!("`{text}` is no codec: expected fp32, bf16, int8 or ref3"))
+            .ok_or_else(|| format!("`{text}` is no codec: expected fp32, bf16, int8, int6 or ref3"))
     }
 }
 
@@ -180,6 +191,13 @@ mod tests {
             (
                 Codec::Ref3,
                 "164c0000000000000000000000008e031d0755050000000000000000000000003d646600e3828a00",
+            ),
+            (
+                Codec::Int6,
+                "8a470000000000000000000000000000000000000000000000000000000000000000000000000000 \
+                 c701000000000000c70100000000000000000000c7010000c7010000c7010000c7010000c7010000 \
+                 00000000000000008f03000000000000000000000000000000000000000000000000000000000000 \
+                 000000000000000036aa8a734612d20c",
             ),
         ];
         for (codec, expected) in golden {
@@ -246,9 +264,11 @@ mod tests {
         ) {
             let values: Vec<f32> = values.iter().map(|value| value * 2_f32.powi(shrink)).collect();
             // Level width of ref3: a seventh of the scale, which is at least 8.4 mean squares.
-            for (codec, levels, size, rms) in
-                [(Codec::Int8, 127.0, 64, 0.0), (Codec::Ref3, 7.0, 512, 8.4)]
-            {
+            for (codec, levels, size, rms) in [
+                (Codec::Int8, 127.0, 64, 0.0),
+                (Codec::Ref3, 7.0, 512, 8.4),
+                (Codec::Int6, 31.0, 512, 3.875),
+            ] {
                 let decoded = round_trip(codec, &values);
                 for (block, back) in values.chunks(size).zip(decoded.chunks(size)) {
                     let top = block.iter().fold(0.0_f32, |top, value| top.max(value.abs()));

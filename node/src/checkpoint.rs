@@ -73,7 +73,7 @@ pub fn encode(
     network: NetworkId,
     standing: &[u8],
     vectors: [&[f32]; VECTORS],
-    references: &[(NodeId, &[f32])],
+    references: &[(NodeId, Vec<f32>)],
 ) -> Vec<u8> {
     let count = vectors[0].len();
     let fitting = (REFERENCE_BYTES_SAVED_MAX / (4 * count.max(1))).min(REFERENCES_SAVED_MAX);
@@ -90,7 +90,8 @@ pub fn encode(
     }
     bytes.extend_from_slice(standing);
     references.iter().for_each(|(peer, _)| bytes.extend_from_slice(&peer.0));
-    for vector in vectors.into_iter().chain(references.iter().map(|(_, values)| *values)) {
+    for vector in vectors.into_iter().chain(references.iter().map(|(_, values)| values.as_slice()))
+    {
         bytes.extend(vector.iter().flat_map(|value| value.to_le_bytes()));
     }
     let hash = blake3::hash(&bytes);
@@ -164,7 +165,7 @@ mod tests {
 
     fn bytes() -> Vec<u8> {
         let vectors: [&[f32]; VECTORS] = [&[1.0, 2.0], &[3.0, 4.0], &[5.0, 6.0], &[7.0, -8.0]];
-        encode(NETWORK, b"standing", vectors, &[(NodeId([9; 32]), &[0.5, -0.5])])
+        encode(NETWORK, b"standing", vectors, &[(NodeId([9; 32]), vec![0.5, -0.5])])
     }
 
     #[test]
@@ -209,13 +210,12 @@ mod tests {
     #[test]
     fn only_so_many_references_are_kept() {
         let vector = vec![0.0; REFERENCE_BYTES_SAVED_MAX / 8];
-        let all: Vec<(NodeId, &[f32])> = (0..4).map(|id| (NodeId([id; 32]), &vector[..])).collect();
+        let all: Vec<_> = (0..4).map(|id| (NodeId([id; 32]), vector.clone())).collect();
         let bytes = encode(NETWORK, b"", [&vector; VECTORS], &all);
         let read = decode(&bytes, NETWORK, vector.len()).expect("in bounds");
         let kept: Vec<u8> = read.vectors.references.iter().map(|(peer, _)| peer.0[0]).collect();
         assert_eq!(kept, [0, 1]);
-        let many: Vec<(NodeId, &[f32])> =
-            (0..40).map(|id| (NodeId([id; 32]), &[0.0][..])).collect();
+        let many: Vec<_> = (0..40).map(|id| (NodeId([id; 32]), vec![0.0])).collect();
         let bytes = encode(NETWORK, b"", [&[0.0]; VECTORS], &many);
         let read = decode(&bytes, NETWORK, 1).expect("in bounds");
         assert_eq!(read.vectors.references.len(), REFERENCES_SAVED_MAX);

@@ -202,6 +202,7 @@ pub struct Node {
     sequence: u64,
     next_exchange: u64,
     next_beat: Time,
+    beats: u64,
     next_checkpoint: Time,
     /// A checkpoint is under way, and whether another is wanted after it.
     saving: bool,
@@ -263,6 +264,7 @@ impl Node {
             sequence: 0,
             next_exchange: 1,
             next_beat: Time(u64::MAX),
+            beats: 0,
             next_checkpoint: Time(u64::MAX),
             saving: false,
             save_again: false,

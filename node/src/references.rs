@@ -1,19 +1,43 @@
 //! Pair references: the mid-point of the last exchange with each partner, held at both ends, so
-//! that the next one need only send the small difference to it.
+//! that the next one need only send the small difference to it. Rounded to bf16, which halves the
+//! memory: nothing depends on where exactly the mid-point is, as long as both ends agree.
 
 use std::collections::BTreeMap;
 
+use half::bf16;
 use starling_learning::params::digest64;
 use starling_protocol::id::NodeId;
 
 /// Most references held, whatever their size.
 const REFERENCES_MAX: usize = 32;
+/// Bytes a parameter.
+const BYTES: usize = size_of::<bf16>();
+
+#[derive(Clone, Debug)]
+struct MidPoint {
+    values: Vec<bf16>,
+    hash: u64,
+}
+
+impl MidPoint {
+    fn of(values: impl Iterator<Item = f32>) -> Self {
+        // A peer may send values whose sum, or whose rounding, is infinite.
+        let (least, most) = (bf16::MIN.to_f32(), bf16::MAX.to_f32());
+        let values: Vec<bf16> =
+            values.map(|value| bf16::from_f32(value.clamp(least, most))).collect();
+        Self { hash: digest64(&wide(&values)), values }
+    }
+}
+
+fn wide(values: &[bf16]) -> Vec<f32> {
+    values.iter().map(|value| value.to_f32()).collect()
+}
 
 #[derive(Clone, Debug)]
 struct Reference {
-    newest: (Vec<f32>, u64),
+    newest: MidPoint,
     /// What the newest came from: if the reply that made it was lost, the partner still names this.
-    before: Option<(Vec<f32>, u64)>,
+    before: Option<MidPoint>,
     used: u64,
 }
 
@@ -28,26 +52,31 @@ pub(crate) struct References {
 impl References {
     /// As many as fit `bytes_max`, at two vectors of `count` parameters each.
     pub(crate) fn new(bytes_max: usize, count: usize) -> Self {
-        let capacity = (bytes_max / (8 * count.max(1))).min(REFERENCES_MAX);
+        let capacity = (bytes_max / (2 * BYTES * count.max(1))).min(REFERENCES_MAX);
         Self { held: BTreeMap::new(), capacity, clock: 0 }
     }
 
     /// Bytes held, and the most that will be.
     pub(crate) fn bytes(&self, count: usize) -> (usize, usize) {
         let vectors = self.held.values().map(|held| 1 + usize::from(held.before.is_some()));
-        (vectors.sum::<usize>() * 4 * count, self.capacity * 8 * count)
+        (vectors.sum::<usize>() * BYTES * count, self.capacity * 2 * BYTES * count)
     }
 
     /// The newest reference with `peer` and its hash.
-    pub(crate) fn newest(&self, peer: NodeId) -> Option<(&[f32], u64)> {
-        self.held.get(&peer).map(|held| (held.newest.0.as_slice(), held.newest.1))
+    pub(crate) fn newest(&self, peer: NodeId) -> Option<(Vec<f32>, u64)> {
+        self.held.get(&peer).map(|held| (wide(&held.newest.values), held.newest.hash))
+    }
+
+    /// The hash of the newest reference with `peer`.
+    pub(crate) fn newest_hash(&self, peer: NodeId) -> Option<u64> {
+        self.held.get(&peer).map(|held| held.newest.hash)
     }
 
     /// The reference with `peer` that has this hash, if it is one of the last two.
-    pub(crate) fn find(&self, peer: NodeId, hash: u64) -> Option<&[f32]> {
+    pub(crate) fn find(&self, peer: NodeId, hash: u64) -> Option<Vec<f32>> {
         let held = self.held.get(&peer)?;
-        let both = core::iter::once(&held.newest).chain(&held.before);
-        both.into_iter().find(|(_, own)| *own == hash).map(|(values, _)| values.as_slice())
+        let mut both = core::iter::once(&held.newest).chain(&held.before);
+        both.find(|point| point.hash == hash).map(|point| wide(&point.values))
     }
 
     /// Remembers the mid-point of two decoded models. Both ends compute the same bits: addition
@@ -66,26 +95,25 @@ impl References {
         }
         let old = self.held.remove(&peer);
         let both = old.into_iter().flat_map(|old| core::iter::once(old.newest).chain(old.before));
-        let before = both.into_iter().find(|(_, hash)| Some(*hash) == base);
-        let values: Vec<f32> = a.iter().zip(b).map(|(a, b)| (a + b) * 0.5).collect();
-        let hash = digest64(&values);
-        let reference = Reference { newest: (values, hash), before, used: self.clock };
+        let before = both.into_iter().find(|point| Some(point.hash) == base);
+        let newest = MidPoint::of(a.iter().zip(b).map(|(a, b)| (a + b) * 0.5));
+        let reference = Reference { newest, before, used: self.clock };
         self.held.insert(peer, reference);
     }
 
     /// The newest with each partner, the most recently used first: for a checkpoint.
-    pub(crate) fn recent(&self) -> Vec<(NodeId, &[f32])> {
+    pub(crate) fn recent(&self) -> Vec<(NodeId, Vec<f32>)> {
         let mut all: Vec<(&NodeId, &Reference)> = self.held.iter().collect();
         all.sort_by_key(|(_, reference)| core::cmp::Reverse(reference.used));
-        all.into_iter().map(|(peer, held)| (*peer, held.newest.0.as_slice())).collect()
+        all.into_iter().map(|(peer, held)| (*peer, wide(&held.newest.values))).collect()
     }
 
     /// Takes back what a checkpoint held, the most recently used first.
     pub(crate) fn restore(&mut self, recent: Vec<(NodeId, Vec<f32>)>) {
         for (peer, values) in recent.into_iter().take(self.capacity).rev() {
             self.clock += 1;
-            let hash = digest64(&values);
-            let reference = Reference { newest: (values, hash), before: None, used: self.clock };
+            let newest = MidPoint::of(values.into_iter());
+            let reference = Reference { newest, before: None, used: self.clock };
             self.held.insert(peer, reference);
         }
     }
@@ -101,7 +129,7 @@ mod tests {
 
     #[test]
     fn both_ends_hold_the_same_bits_and_only_so_many() {
-        let (mut ours, mut theirs) = (References::new(48, 2), References::new(48, 2));
+        let (mut ours, mut theirs) = (References::new(24, 2), References::new(24, 2));
         let peer = |index| NodeId([index; 32]);
         ours.remember(peer(1), None, &[0.1, 0.2], &[0.3, 0.7]);
         theirs.remember(peer(1), None, &[0.3, 0.7], &[0.1, 0.2]);
@@ -110,11 +138,19 @@ mod tests {
             ours.remember(peer(index), None, &[0.0; 2], &[0.0; 2]);
         }
         assert_eq!(ours.held.len(), 3);
-        assert_eq!(ours.bytes(2), (24, 48));
+        assert_eq!(ours.bytes(2), (12, 24));
         assert_eq!(ours.newest(peer(1)), None);
-        let mut none = References::new(15, 2);
+        let mut none = References::new(7, 2);
         none.remember(peer(1), None, &[0.0; 2], &[0.0; 2]);
         assert_eq!(none.newest(peer(1)), None);
+    }
+
+    #[test]
+    fn no_reference_is_infinite() {
+        let (mut held, peer) = (References::new(1000, 2), NodeId([1; 32]));
+        held.remember(peer, None, &[f32::MAX, f32::MIN], &[f32::MAX, f32::MIN]);
+        let (values, _) = held.newest(peer).expect("held");
+        assert!(values.iter().all(|value| value.is_finite()), "{values:?}");
     }
 
     #[test]
@@ -128,7 +164,7 @@ mod tests {
             hashes.extend(held.newest(peer).map(|(_, hash)| hash));
         }
         let found: Vec<_> = hashes.iter().map(|hash| held.find(peer, *hash)).collect();
-        assert_eq!(found, [None, None, Some(&[3.0][..]), Some(&[4.0][..])]);
+        assert_eq!(found, [None, None, Some(vec![3.0]), Some(vec![4.0])]);
     }
 
     #[test]
@@ -137,7 +173,7 @@ mod tests {
         for (id, value) in [(1, 1.0), (2, 2.0), (1, 3.0)] {
             held.remember(NodeId([id; 32]), None, &[value], &[value]);
         }
-        let saved: Vec<_> = held.recent().into_iter().map(|(id, v)| (id, v.to_vec())).collect();
+        let saved = held.recent();
         assert_eq!(saved, [(NodeId([1; 32]), vec![3.0]), (NodeId([2; 32]), vec![2.0])]);
         let mut back = References::new(1000, 1);
         back.restore(saved);

@@ -48,8 +48,8 @@ pub struct Replica {
     diverged: bool,
     merged: bool,
     idle_rounds: u32,
-    /// Our model as the partner of the open exchange decoded it, and what it was relative to.
-    sent: (Vec<f32>, Option<u64>),
+    /// Our model as the partner of the open exchange decoded it.
+    sent: Vec<f32>,
     references: References,
     filter: DirectionFilter<NodeId>,
 }
@@ -86,7 +86,7 @@ impl Replica {
             diverged: false,
             merged: false,
             idle_rounds: 0,
-            sent: (Vec::new(), None),
+            sent: Vec::new(),
             references: References::new(settings.reference_bytes_max, x.len()),
             filter: DirectionFilter::new(x.len(), FILTER_PEERS_MAX, secret),
             x,
@@ -146,7 +146,7 @@ impl Replica {
             None => None,
             Some(hash) => Some(self.references.find(peer, hash)?),
         };
-        read_relative(model, self.x.len(), reference)
+        read_relative(model, self.x.len(), reference.as_deref())
     }
 
     pub(crate) fn begin_round(&mut self) {
@@ -205,22 +205,23 @@ impl Replica {
             }
             _ => None,
         };
-        let codec = match (self.rule.codec, reference) {
+        let codec = match (self.rule.codec, &reference) {
             (Codec::Ref3, None) => self.absolute,
             (codec, _) => codec,
         };
-        let base = reference.map(|(_, hash)| hash);
-        let (slab, decoded) = write_relative(codec, &self.x, reference.map(|(values, _)| values));
-        self.sent = (decoded, base);
+        let (reference, base) = reference.unzip();
+        let (slab, decoded) = write_relative(codec, &self.x, reference.as_deref());
+        self.sent = decoded;
         Encoded { codec, base, slab }
     }
 
     fn absorb(&mut self, peer: NodeId, reply: &Encoded, terms: &MergeTerms) -> Done {
-        let (sent, base) = core::mem::take(&mut self.sent);
+        let sent = core::mem::take(&mut self.sent);
         let Some(theirs) = read_relative(reply, self.x.len(), Some(&sent)) else {
             return Done::BadModel;
         };
-        self.references.remember(peer, base, &sent, &theirs);
+        // The partner has this mid-point too, so it will not name what was before.
+        self.references.remember(peer, None, &sent, &theirs);
         Done::Absorbed(self.merge(peer, &theirs, &sent, terms))
     }
 
@@ -236,16 +237,16 @@ impl Replica {
             Some(hash) => match self.references.find(peer, hash) {
                 Some(values) => Some(values),
                 None => {
-                    let held = self.references.newest(peer).map(|(_, hash)| hash);
+                    let held = self.references.newest_hash(peer);
                     return Done::BaseMismatch { held };
                 }
             },
         };
-        let Some(theirs) = read_relative(request, self.x.len(), reference) else {
+        let Some(theirs) = read_relative(request, self.x.len(), reference.as_deref()) else {
             return Done::BadModel;
         };
         // Relative to what we just read, ours is a small difference, whatever theirs came as.
-        let small = matches!((self.rule.codec, request.codec), (Codec::Ref3, Codec::Int8));
+        let small = self.rule.codec == Codec::Ref3 && request.codec == self.absolute;
         let codec = if small { Codec::Ref3 } else { request.codec };
         let (slab, ours) = write_relative(codec, &self.x, Some(&theirs));
         self.references.remember(peer, request.base, &ours, &theirs);

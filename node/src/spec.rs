@@ -134,8 +134,8 @@ impl NetworkSpec {
         if let Some(age) = training.age_max.filter(|age| !(1.0..=1e15).contains(age)) {
             return Err(field("training.age_max", age, "1 to 1e15 local steps, or absent"));
         }
-        if !self.codecs.contains(&Codec::Int8) && !self.codecs.contains(&Codec::Fp32) {
-            return Err(field("codecs", self.codecs.len(), "int8 or fp32 among them"));
+        if !Network::ABSOLUTE.iter().any(|codec| self.codecs.contains(codec)) {
+            return Err(field("codecs", self.codecs.len(), "int6, int8 or fp32 among them"));
         }
         self.check_features()?;
         if Codec::Fp32.encoded_len_max(model.len()) > MODEL_BYTES_MAX {
@@ -204,6 +204,9 @@ impl Network {
         self.model.genesis(u64::from(self.spec.genesis_seed))
     }
 
+    /// Codecs for whole models, the most compact first; a network allows one of them at least.
+    const ABSOLUTE: [Codec; 3] = [Codec::Int6, Codec::Int8, Codec::Fp32];
+
     /// Largest encoded model that a member may send.
     #[must_use]
     pub fn model_bytes_max(&self) -> usize {
@@ -214,7 +217,8 @@ impl Network {
     /// The codec for first contacts and snapshots: the most compact that needs no reference.
     #[must_use]
     pub fn absolute_codec(&self) -> Codec {
-        if self.spec.codecs.contains(&Codec::Int8) { Codec::Int8 } else { Codec::Fp32 }
+        let known = |codec: &Codec| self.spec.codecs.contains(codec);
+        Self::ABSOLUTE.into_iter().find(known).unwrap_or(Codec::Fp32)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole networks of the production state machine, under virtual time.
 #![allow(clippy::expect_used, missing_docs)]
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use starling_learning::compress::Codec;
@@ -76,4 +77,15 @@ fn who_pulls_learns_too_and_moves_nothing_for_those_who_ask() {
     let model = 2410.0 * 8.25 / 8.0;
     let models = report.payload_bytes_mean / model / report.rounds_mean;
     assert!((3.0..=4.5).contains(&models), "{models}");
+}
+
+#[test]
+fn what_a_node_sends_does_not_grow_with_the_network() {
+    let step = Duration::from_millis(100);
+    let scenario = Scenario { step, delay: step / 10, ..Scenario::default() };
+    let [few, many] = [32, 128].map(|nodes| run(nodes, 400.0, &Split::Iid, &scenario));
+    let payload = many.payload_bytes_mean / few.payload_bytes_mean;
+    let wire = many.wire_bytes_mean / few.wire_bytes_mean;
+    let messages = many.messages_mean / few.messages_mean;
+    assert!(payload < 1.1 && wire < 1.1 && messages < 1.1, "{payload} {wire} {messages}");
 }

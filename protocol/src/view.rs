@@ -2,7 +2,7 @@
 //!
 //! The view holds at most [`VIEW_MAX`] nodes, chosen by our own generator from all candidates we
 //! heard of, so neither the size of the network nor the eagerness of a peer changes what a node
-//! holds. About one entry in sixteen is replaced per draw (after Cyclon: Voulgaris, Gavidia, van
+//! holds. Once in 32 draws an entry is replaced (after Cyclon: Voulgaris, Gavidia, van
 //! Steen, "CYCLON: Inexpensive Membership Management", 2005; candidates spread as its shuffles do,
 //! a few at random in each beat). Whoever calls knows which candidates are linked.
 
@@ -19,8 +19,9 @@ use crate::time::Time;
 
 /// Addresses of one node taken from others.
 const HEARSAY_MAX: usize = 4;
-/// Mean number of draws between two replacements.
-const DRAWS_PER_ROTATION: u32 = 16;
+/// Mean number of draws between two replacements. Replacing four times as often changed no accuracy
+/// with 64 and 256 nodes, and costs whole models and links.
+const DRAWS_PER_ROTATION: u32 = 32;
 
 #[derive(Clone, Debug, Default)]
 struct Candidate {
@@ -128,7 +129,8 @@ impl View {
         }
     }
 
-    /// Once in sixteen calls: drops one random member, if there is someone to take its place.
+    /// Once in [`DRAWS_PER_ROTATION`] calls: drops one random member, if there is someone to take
+    /// its place.
     pub fn rotate(&mut self, rng: &mut ChaCha8Rng) {
         let others = self.candidates.len() > self.members.len();
         if others
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn rotation_visits_every_candidate_in_the_end_and_one_in_sixteen_per_draw() {
+    fn rotation_visits_every_candidate_in_the_end_and_replaces_once_in_32_draws() {
         let (mut view, mut rng) = view(40);
         let (mut seen, mut replaced) = (BTreeSet::new(), 0);
         for _ in 0..8000 {
@@ -305,8 +307,8 @@ mod tests {
             seen.extend(view.members());
         }
         assert_eq!(seen.len(), 40);
-        // 8000 draws replace 500 on average, standard deviation 22; the first fill adds 12.
-        assert!((400..=620).contains(&replaced), "{replaced}");
+        // 8000 draws replace 250 on average, standard deviation 16; the first fill adds 12.
+        assert!((190..=330).contains(&replaced), "{replaced}");
     }
 
     #[test]

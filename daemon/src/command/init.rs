@@ -88,7 +88,7 @@ fn specify(options: &Init, config: &Config, seed: Option<u32>) -> Result<Network
         version: NetworkSpec::VERSION,
         name: options.name.clone().unwrap_or_else(|| "flock".to_owned()),
         genesis_seed: seed.unwrap_or(u32::from_le_bytes(chance)),
-        codecs: vec![Codec::Ref3, Codec::Int8, Codec::Bf16, Codec::Fp32],
+        codecs: Codec::ALL.to_vec(),
         membership: if options.open { Membership::Open } else { Membership::Invite },
         root: NodeId([0; 32]),
         model: ModelSpec {

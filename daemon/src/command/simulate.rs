@@ -87,9 +87,9 @@ fn run_side_by_side(options: &Simulate, seeds: &[u64]) -> Result<(), Failure> {
     for batch in seeds.chunks(BATCH) {
         let one = |seed: &u64| -> Result<Value, Failure> {
             let scenario = read_scenario(options, Some(*seed))?;
-            let began = Instant::now();
+            let before = (Instant::now(), verdict::memory_now());
             let report = report(&scenario, &World::new(&scenario)?, |_, _| {});
-            Ok(verdict::of_starling(&scenario, &report, began))
+            Ok(verdict::of_starling(&scenario, &report, before))
         };
         let verdicts: Result<Vec<Value>, Failure> = batch.par_iter().map(one).collect();
         for found in verdicts? {
@@ -167,9 +167,9 @@ fn report(
 }
 
 fn fly(scenario: &ScenarioFile, world: &World, curve: &mut Curve) -> Value {
-    let began = Instant::now();
+    let before = (Instant::now(), verdict::memory_now());
     let found = report(scenario, world, |now, running| curve.progress(now, running, &world.test));
-    verdict::of_starling(scenario, &found, began)
+    verdict::of_starling(scenario, &found, before)
 }
 
 fn violations(verdict: &Value) -> usize {

@@ -1,14 +1,15 @@
-//! Coarse differences, entropy-coded: the levels of a pair-reference difference are far from
-//! uniform (about 1.8 bits of order-0 entropy), so they are written by an asymmetric numeral system
-//! (Duda, arXiv 1311.2540) with one frequency table per vector.
+//! Levels, entropy-coded: those of a bell-shaped vector are far from uniform, so they are written
+//! by an asymmetric numeral system (Duda, arXiv 1311.2540), one frequency table per vector.
 //!
-//! A level is 1.2 root-mean-squares of its block wide. Accuracy against bytes (16 nodes, 14x14
-//! Fashion-MNIST, tuning seeds): seven levels of a third of the largest value 85.1 % at 2.09 MB;
-//! these 85.1 % at 1.81 MB; 1.35 wide 84.8 % at 1.68 MB.
+//! `ref3`, for the small differences to a pair reference: fifteen levels, each 1.2
+//! root-mean-squares of its block wide, about 1.8 bits a value. Accuracy against bytes (16 nodes,
+//! 14x14 Fashion-MNIST, tuning seeds): seven levels of a third of the largest value 85.1 % at
+//! 2.09 MB; these 85.1 % at 1.81 MB; 1.35 wide 84.8 % at 1.68 MB. `int6`, for whole models: 63
+//! levels an eighth wide, about 5 bits a value.
 //!
-//! Layout: 16-bit scales of all blocks | fifteen 12-bit frequencies as u16, summing to 4096 | two
-//! 32-bit states | 16-bit words in the order the decoder takes them. All little-endian. The decoder
-//! must end with both states at their start value and no word left.
+//! Layout: 16-bit scales of all blocks | 12-bit frequencies of all levels as u16, summing to 4096 |
+//! two 32-bit states | 16-bit words in the order the decoder takes them. All little-endian. The
+//! decoder must end with both states at their start value and no word left.
 
 use half::f16;
 
@@ -17,37 +18,136 @@ use super::blocks::{SCALE_MAX, quantise, scale_of};
 
 /// Values that share a scale: larger than int8's block, since the coder pays for scales only.
 const BLOCK: usize = 512;
-/// Symmetric levels: -7 to 7.
-const SYMBOLS: usize = 15;
-const LIMIT: i32 = 7;
-/// Width of a level, root-mean-squares of the block.
-const LEVEL_WIDTH: f32 = 1.2;
 const FREQUENCY_BITS: u32 = 12;
 const TOTAL: u32 = 1 << FREQUENCY_BITS;
 /// States stay within [2^16, 2^32).
 const LOWEST: u32 = 1 << 16;
-const HEADER: usize = 2 * SYMBOLS + 8;
 
-/// The longest encoding: no table costs more than four bits a symbol, and a little for rounding.
-pub(super) fn encoded_len_max(count: usize) -> usize {
-    if count == 0 { 0 } else { scales_len(count) + HEADER + count.div_ceil(2) + 64 }
+/// So many levels, as many below zero as above.
+pub(super) struct Levels<const SYMBOLS: usize> {
+    /// Width of a level, root-mean-squares of the block.
+    width: f32,
+    /// Most bits that a value takes: those of equally frequent levels, and of rounded frequencies.
+    bits_max: f64,
 }
+
+pub(super) const REF3: Levels<15> = Levels { width: 1.2, bits_max: 4.0 };
+pub(super) const INT6: Levels<63> = Levels { width: 0.125, bits_max: 6.125 };
 
 fn scales_len(count: usize) -> usize {
     2 * count.div_ceil(BLOCK)
 }
 
-/// The scale of a block, at which its largest value is still within the outermost level.
-fn coarse_scale_of(block: &[f32]) -> f16 {
-    let squares: f32 = block.iter().map(|value| value * value).sum();
-    let rms = (squares / block.len().max(1) as f32).sqrt();
-    let wide = f16::from_f32((LIMIT as f32 * LEVEL_WIDTH * rms).min(SCALE_MAX));
-    let least = scale_of(block);
-    if wide > least { wide } else { least }
+impl<const SYMBOLS: usize> Levels<SYMBOLS> {
+    const LIMIT: i32 = SYMBOLS as i32 / 2;
+    const HEADER: usize = 2 * SYMBOLS + 8;
+
+    /// The longest encoding.
+    pub(super) fn encoded_len_max(&self, count: usize) -> usize {
+        let symbols = (count as f64 * self.bits_max / 8.0).ceil() as usize;
+        if count == 0 { 0 } else { scales_len(count) + Self::HEADER + symbols + 64 }
+    }
+
+    /// The scale of a block, at which its largest value is still within the outermost level.
+    fn scale_of(&self, block: &[f32]) -> f16 {
+        let squares: f32 = block.iter().map(|value| value * value).sum();
+        let rms = (squares / block.len().max(1) as f32).sqrt();
+        let wide = f16::from_f32((Self::LIMIT as f32 * self.width * rms).min(SCALE_MAX));
+        let least = scale_of(block);
+        if wide > least { wide } else { least }
+    }
+
+    pub(super) fn encode(&self, values: &[f32], bytes: &mut Vec<u8>) {
+        if values.is_empty() {
+            return;
+        }
+        let mut symbols = vec![0_u8; values.len()];
+        for (block, symbols) in values.chunks(BLOCK).zip(symbols.chunks_mut(BLOCK)) {
+            let scale = self.scale_of(block);
+            bytes.extend_from_slice(&scale.to_le_bytes());
+            quantise(block, scale, Self::LIMIT, symbols);
+        }
+        let frequencies = frequencies::<SYMBOLS>(&symbols);
+        let starts = starts(&frequencies);
+        let mut states = [LOWEST; 2];
+        let mut words = Vec::with_capacity(values.len() / 3);
+        for (place, symbol) in symbols.iter().enumerate().rev() {
+            let symbol = usize::from(*symbol).min(SYMBOLS - 1);
+            let (frequency, start) = (frequencies[symbol], starts[symbol]);
+            let state = &mut states[place & 1];
+            if u64::from(*state) >= u64::from(frequency) << (32 - FREQUENCY_BITS) {
+                words.push(*state as u16);
+                *state >>= 16;
+            }
+            *state = ((*state / frequency) << FREQUENCY_BITS) + *state % frequency + start;
+        }
+        for frequency in frequencies {
+            bytes.extend_from_slice(&(frequency as u16).to_le_bytes());
+        }
+        for state in states {
+            bytes.extend_from_slice(&state.to_le_bytes());
+        }
+        bytes.extend(words.iter().rev().flat_map(|word| word.to_le_bytes()));
+    }
+
+    pub(super) fn decode(
+        &self,
+        bytes: &[u8],
+        count: usize,
+        values: &mut Vec<f32>,
+    ) -> Result<(), CompressError> {
+        let short =
+            || CompressError::Length { found: bytes.len(), expected: self.encoded_len_max(count) };
+        if count == 0 {
+            return if bytes.is_empty() { Ok(()) } else { Err(short()) };
+        }
+        let (scales, rest) = bytes.split_at_checked(scales_len(count)).ok_or_else(short)?;
+        let (table, rest) = rest.split_at_checked(2 * SYMBOLS).ok_or_else(short)?;
+        let (first, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+        let (second, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+        let (words, odd) = rest.as_chunks::<2>();
+        let frequencies = read_frequencies::<SYMBOLS>(table)?;
+        let starts = starts(&frequencies);
+        let mut slots = [0_u8; TOTAL as usize];
+        for (symbol, (start, frequency)) in starts.iter().zip(frequencies).enumerate() {
+            if let Some(own) = slots.get_mut(*start as usize..(*start + frequency) as usize) {
+                own.fill(symbol as u8);
+            }
+        }
+        let mut states = [u32::from_le_bytes(*first), u32::from_le_bytes(*second)];
+        if !odd.is_empty() || states.iter().any(|state| *state < LOWEST) {
+            return Err(CompressError::NotCanonical);
+        }
+        let mut words = words.iter();
+        let mut place = 0_usize;
+        for (index, scale) in scales.as_chunks::<2>().0.iter().enumerate() {
+            let scale = f16::from_le_bytes(*scale);
+            if !scale.is_finite() || scale.is_sign_negative() {
+                return Err(CompressError::BadValue);
+            }
+            let step = scale.to_f32() / Self::LIMIT as f32;
+            for _ in index * BLOCK..((index + 1) * BLOCK).min(count) {
+                let state = &mut states[place & 1];
+                place += 1;
+                let slot = *state & (TOTAL - 1);
+                let symbol = usize::from(slots[slot as usize]) % SYMBOLS;
+                *state = frequencies[symbol] * (*state >> FREQUENCY_BITS) + slot - starts[symbol];
+                if *state < LOWEST {
+                    let word = words.next().ok_or(CompressError::NotCanonical)?;
+                    *state = *state << 16 | u32::from(u16::from_le_bytes(*word));
+                }
+                values.push((symbol as i32 - Self::LIMIT) as f32 * step);
+            }
+        }
+        if states != [LOWEST; 2] || words.next().is_some() {
+            return Err(CompressError::NotCanonical);
+        }
+        Ok(())
+    }
 }
 
 /// Counts scaled to sum to [`TOTAL`]; what occurs keeps at least one.
-fn frequencies(symbols: &[u8]) -> [u32; SYMBOLS] {
+fn frequencies<const SYMBOLS: usize>(symbols: &[u8]) -> [u32; SYMBOLS] {
     let mut counts = [0_u64; SYMBOLS];
     for symbol in symbols {
         if let Some(count) = counts.get_mut(usize::from(*symbol)) {
@@ -67,7 +167,7 @@ fn frequencies(symbols: &[u8]) -> [u32; SYMBOLS] {
     scaled
 }
 
-fn starts(frequencies: &[u32; SYMBOLS]) -> [u32; SYMBOLS] {
+fn starts<const SYMBOLS: usize>(frequencies: &[u32; SYMBOLS]) -> [u32; SYMBOLS] {
     let mut start = 0;
     frequencies.map(|frequency| {
         let own = start;
@@ -76,41 +176,8 @@ fn starts(frequencies: &[u32; SYMBOLS]) -> [u32; SYMBOLS] {
     })
 }
 
-pub(super) fn encode(values: &[f32], bytes: &mut Vec<u8>) {
-    if values.is_empty() {
-        return;
-    }
-    let mut symbols = vec![0_u8; values.len()];
-    for (block, symbols) in values.chunks(BLOCK).zip(symbols.chunks_mut(BLOCK)) {
-        let scale = coarse_scale_of(block);
-        bytes.extend_from_slice(&scale.to_le_bytes());
-        quantise(block, scale, LIMIT, symbols);
-    }
-    let frequencies = frequencies(&symbols);
-    let starts = starts(&frequencies);
-    let mut states = [LOWEST; 2];
-    let mut words = Vec::with_capacity(values.len() / 6);
-    for (place, symbol) in symbols.iter().enumerate().rev() {
-        let symbol = usize::from(*symbol).min(SYMBOLS - 1);
-        let (frequency, start) = (frequencies[symbol], starts[symbol]);
-        let state = &mut states[place & 1];
-        if u64::from(*state) >= u64::from(frequency) << (32 - FREQUENCY_BITS) {
-            words.push(*state as u16);
-            *state >>= 16;
-        }
-        *state = ((*state / frequency) << FREQUENCY_BITS) + *state % frequency + start;
-    }
-    for frequency in frequencies {
-        bytes.extend_from_slice(&(frequency as u16).to_le_bytes());
-    }
-    for state in states {
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.extend(words.iter().rev().flat_map(|word| word.to_le_bytes()));
-}
-
 /// Frequencies as they came, if they make a table.
-fn read_frequencies(bytes: &[u8]) -> Result<[u32; SYMBOLS], CompressError> {
+fn read_frequencies<const SYMBOLS: usize>(bytes: &[u8]) -> Result<[u32; SYMBOLS], CompressError> {
     let mut frequencies = [0; SYMBOLS];
     for (place, pair) in frequencies.iter_mut().zip(bytes.as_chunks::<2>().0) {
         *place = u32::from(u16::from_le_bytes(*pair));
@@ -122,59 +189,6 @@ fn read_frequencies(bytes: &[u8]) -> Result<[u32; SYMBOLS], CompressError> {
     }
 }
 
-pub(super) fn decode(
-    bytes: &[u8],
-    count: usize,
-    values: &mut Vec<f32>,
-) -> Result<(), CompressError> {
-    let short = || CompressError::Length { found: bytes.len(), expected: encoded_len_max(count) };
-    if count == 0 {
-        return if bytes.is_empty() { Ok(()) } else { Err(short()) };
-    }
-    let (scales, rest) = bytes.split_at_checked(scales_len(count)).ok_or_else(short)?;
-    let (table, rest) = rest.split_at_checked(2 * SYMBOLS).ok_or_else(short)?;
-    let (first, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
-    let (second, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
-    let (words, odd) = rest.as_chunks::<2>();
-    let frequencies = read_frequencies(table)?;
-    let starts = starts(&frequencies);
-    let mut slots = [0_u8; TOTAL as usize];
-    for (symbol, (start, frequency)) in starts.iter().zip(frequencies).enumerate() {
-        if let Some(own) = slots.get_mut(*start as usize..(*start + frequency) as usize) {
-            own.fill(symbol as u8);
-        }
-    }
-    let mut states = [u32::from_le_bytes(*first), u32::from_le_bytes(*second)];
-    if !odd.is_empty() || states.iter().any(|state| *state < LOWEST) {
-        return Err(CompressError::NotCanonical);
-    }
-    let mut words = words.iter();
-    let mut place = 0_usize;
-    for (index, scale) in scales.as_chunks::<2>().0.iter().enumerate() {
-        let scale = f16::from_le_bytes(*scale);
-        if !scale.is_finite() || scale.is_sign_negative() {
-            return Err(CompressError::BadValue);
-        }
-        let step = scale.to_f32() / LIMIT as f32;
-        for _ in index * BLOCK..((index + 1) * BLOCK).min(count) {
-            let state = &mut states[place & 1];
-            place += 1;
-            let slot = *state & (TOTAL - 1);
-            let symbol = usize::from(slots[slot as usize]) % SYMBOLS;
-            *state = frequencies[symbol] * (*state >> FREQUENCY_BITS) + slot - starts[symbol];
-            if *state < LOWEST {
-                let word = words.next().ok_or(CompressError::NotCanonical)?;
-                *state = *state << 16 | u32::from(u16::from_le_bytes(*word));
-            }
-            values.push((symbol as i32 - LIMIT) as f32 * step);
-        }
-    }
-    if states != [LOWEST; 2] || words.next().is_some() {
-        return Err(CompressError::NotCanonical);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use rand::{RngExt, SeedableRng};
@@ -184,20 +198,24 @@ mod tests {
 
     fn round_trip(values: &[f32]) -> (usize, Vec<f32>) {
         let (mut bytes, mut back) = (Vec::new(), Vec::new());
-        encode(values, &mut bytes);
-        assert!(bytes.len() <= encoded_len_max(values.len()));
-        decode(&bytes, values.len(), &mut back).expect("own bytes");
+        REF3.encode(values, &mut bytes);
+        assert!(bytes.len() <= REF3.encoded_len_max(values.len()));
+        REF3.decode(&bytes, values.len(), &mut back).expect("own bytes");
         (bytes.len(), back)
     }
 
     #[test]
-    fn bell_shaped_values_take_less_than_two_bits() {
+    fn bell_shaped_values_take_the_bits_that_the_codecs_promise() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut draw = || (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0;
         let values: Vec<f32> = (0..12_800).map(|_| draw()).collect();
         let (length, _) = round_trip(&values);
         let bits = length as f64 * 8.0 / values.len() as f64;
         assert!((1.8..1.95).contains(&bits), "{bits}");
+        let mut bytes = Vec::new();
+        INT6.encode(&values, &mut bytes);
+        let bits = bytes.len() as f64 * 8.0 / values.len() as f64;
+        assert!((5.0..5.2).contains(&bits), "{bits}");
     }
 
     #[test]
@@ -210,7 +228,14 @@ mod tests {
         // All levels equally often, as far as their width allows: the longest there is.
         let uniform: Vec<f32> = (0..7500).map(|index| (index % 15) as f32 - 7.0).collect();
         let (length, _) = round_trip(&uniform);
-        assert!(length <= encoded_len_max(7500));
+        assert!(length <= REF3.encoded_len_max(7500));
+        for count in [1, 63, 64, 6300, 7000] {
+            let uniform: Vec<f32> = (0..count).map(|index| (index % 63) as f32 - 31.0).collect();
+            let (mut bytes, mut back) = (Vec::new(), Vec::new());
+            INT6.encode(&uniform, &mut bytes);
+            assert!(bytes.len() <= INT6.encoded_len_max(count), "{count}: {}", bytes.len());
+            INT6.decode(&bytes, count, &mut back).expect("own bytes");
+        }
     }
 
     #[test]
@@ -225,17 +250,17 @@ mod tests {
     fn every_cut_and_most_flips_are_noticed_and_none_panics() {
         let values: Vec<f32> = (0..300).map(|index| ((index * 37) % 11) as f32 - 5.0).collect();
         let (mut bytes, mut back) = (Vec::new(), Vec::new());
-        encode(&values, &mut bytes);
+        REF3.encode(&values, &mut bytes);
         for end in 0..bytes.len() {
             back.clear();
-            assert!(decode(&bytes[..end], 300, &mut back).is_err(), "cut at {end}");
+            assert!(REF3.decode(&bytes[..end], 300, &mut back).is_err(), "cut at {end}");
         }
         let mut noticed = 0;
         for place in scales_len(300)..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[place] ^= 0x11;
             back.clear();
-            noticed += usize::from(decode(&flipped, 300, &mut back).is_err());
+            noticed += usize::from(REF3.decode(&flipped, 300, &mut back).is_err());
         }
         let all = bytes.len() - scales_len(300);
         assert!(noticed * 10 >= all * 9, "{noticed} of {all}");

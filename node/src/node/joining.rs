@@ -187,6 +187,6 @@ impl Node {
         let (age, peers) = (self.standing.age, self.peers());
         self.event(Event::MeshJoined { age, snapshots, peers });
         // Nobody asks a node that does not answer: tell them that we do from now on.
-        self.beat();
+        self.beat_to_all();
     }
 }

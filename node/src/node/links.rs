@@ -19,7 +19,6 @@ use starling_protocol::message::{
 use starling_protocol::ticket::{Terms, Ticket, TicketError};
 use starling_protocol::time::Time;
 use starling_protocol::version;
-use starling_protocol::view::choose;
 
 use super::standing::TicketUse;
 use super::{Node, Output, Phase};
@@ -31,6 +30,12 @@ const FRAMES_BURST: f64 = 4000.0;
 const FRAMES_PER_SECOND: f64 = 2000.0;
 /// Exchanges a peer may ask for in a burst: twice an honest peer's share.
 const EXCHANGES_BURST: f64 = 2.0;
+
+/// Links kept for each place in the view: our own, those in whose views we are, and a few spare.
+const LINKS_KEPT_PER_MEMBER: f64 = 2.5;
+/// One beat in so many goes to all links, the others to the view: who holds us in a view of its own
+/// learns how we stand from exchanges as well, and idle traffic must not grow with their number.
+const BEATS_TO_ALL: u64 = 12;
 
 /// One linked node.
 #[derive(Clone, Debug)]
@@ -457,14 +462,26 @@ impl Node {
         self.fill_view();
     }
 
+    /// Once in [`BEAT_INTERVAL`].
     pub(super) fn beat(&mut self) {
         let jitter = self.rng.random_range(0.8..1.2);
         self.next_beat = self.now + BEAT_INTERVAL.mul_f64(jitter);
         self.view.give_up_on_unreachable(|id| self.links.contains_key(&id));
         self.fill_view();
-        self.drop_surplus_link();
-        let peers: Vec<NodeId> =
-            self.links.iter().filter(|(_, link)| link.admitted()).map(|(id, _)| *id).collect();
+        self.drop_surplus_links();
+        self.beats = self.beats.wrapping_add(1);
+        let to_all = self.beats.is_multiple_of(BEATS_TO_ALL);
+        self.beat_to(|node, id| to_all || node.view.contains(id));
+    }
+
+    /// Beats to all links, when they must know now how we stand.
+    pub(super) fn beat_to_all(&mut self) {
+        self.beat_to(|_, _| true);
+    }
+
+    fn beat_to(&mut self, wanted: impl Fn(&Self, NodeId) -> bool) {
+        let admitted = self.links.iter().filter(|(_, link)| link.admitted()).map(|(id, _)| *id);
+        let peers: Vec<NodeId> = admitted.filter(|id| wanted(self, *id)).collect();
         for peer in peers {
             self.send_beat(peer);
         }
@@ -486,14 +503,16 @@ impl Node {
         );
     }
 
-    /// Rotation leaves links that nobody draws from; beyond two views' worth one is closed at each
-    /// beat, so that joiners find a free one.
-    fn drop_surplus_link(&mut self) {
-        if self.links.len() <= 2 * self.view.capacity() {
-            return;
-        }
-        let surplus = self.links.keys().copied().filter(|id| !self.view.contains(*id));
-        if let Some(peer) = choose(surplus, &mut self.rng) {
+    /// Rotation leaves links that nobody draws from: beyond [`LINKS_KEPT_PER_MEMBER`] those idle
+    /// the longest are closed, so that joiners find a free one.
+    fn drop_surplus_links(&mut self) {
+        let kept = (LINKS_KEPT_PER_MEMBER * self.view.capacity() as f64) as usize;
+        let surplus = self.links.len().saturating_sub(kept);
+        let outside = self.links.iter().filter(|(id, _)| !self.view.contains(**id));
+        let mut idle: Vec<(Time, NodeId)> =
+            outside.map(|(id, link)| (link.tally.last.unwrap_or(link.since), *id)).collect();
+        idle.sort_unstable();
+        for (_, peer) in idle.into_iter().take(surplus) {
             self.send(peer, Message::Bye.into());
             self.disconnect(peer, "surplus");
         }

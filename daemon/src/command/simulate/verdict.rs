@@ -15,7 +15,11 @@ use super::world::World;
 const OUR_SHARE_OF_RATE: f64 = 0.75;
 
 /// Of our own rule.
-pub(super) fn of_starling(scenario: &ScenarioFile, report: &Report, began: Instant) -> Value {
+pub(super) fn of_starling(
+    scenario: &ScenarioFile,
+    report: &Report,
+    (began, memory_before): (Instant, Option<u64>),
+) -> Value {
     let digest: String = report.trace.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     let (accepted, rejected, failed) = report.merges;
     json!({
@@ -38,15 +42,21 @@ pub(super) fn of_starling(scenario: &ScenarioFile, report: &Report, began: Insta
         "violations": report.violations,
         "virtual_seconds": rounded(report.virtual_time.as_secs_f64(), 2),
         "trace_digest": digest,
-        "memory_peak_bytes": memory_peak(),
+        "memory_peak_bytes": memory("VmHWM:"),
+        "memory_before_bytes": memory_before,
         "seconds": rounded(began.elapsed().as_secs_f64(), 2),
     })
 }
 
-/// The most that this process has held; none where Linux does not say.
-fn memory_peak() -> Option<u64> {
+/// What this process holds, before its nodes are made.
+pub(super) fn memory_now() -> Option<u64> {
+    memory("VmRSS:")
+}
+
+/// A size that Linux tells of this process; none elsewhere.
+fn memory(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
