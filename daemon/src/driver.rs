@@ -309,6 +309,7 @@ impl Running {
             ready: self.ready,
             degraded: self.saver.failed,
             checkpoint: self.saver.last.as_ref(),
+            limits: self.limits(),
         })
     }
 

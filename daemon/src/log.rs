@@ -62,6 +62,7 @@ struct State {
     limiter: Limiter,
     recent: VecDeque<Arc<str>>,
     counts: Counts,
+    held_back: u64,
 }
 
 /// One event, ready to be written.
@@ -151,6 +152,12 @@ pub fn counts() -> Counts {
     state.map(|state| state.counts.clone()).unwrap_or_default()
 }
 
+/// Lines of this boot that were held back because there were too many of their kind.
+pub fn held_back() -> u64 {
+    let state = LOG.get().and_then(|log| log.state.lock().ok());
+    state.map_or(0, |state| state.held_back)
+}
+
 /// Writes one event.
 pub fn emit(event: &Event) {
     let entry = event.entry();
@@ -208,6 +215,8 @@ impl State {
                 fields.insert("suppressed".into(), suppressed.into());
             }
             lines.push(self.line(name, severity, fields));
+        } else {
+            self.held_back += 1;
         }
         lines
     }

@@ -8,6 +8,7 @@ mod dataset;
 mod driver;
 mod exit;
 mod log;
+mod memory;
 mod net;
 mod service;
 mod setup;

@@ -45,6 +45,8 @@ pub struct Sight<'a> {
     pub degraded: bool,
     /// The last checkpoint of this boot.
     pub checkpoint: Option<&'a Checkpoint>,
+    /// How full its tables and queues are.
+    pub limits: Value,
 }
 
 fn peer(peer: &Peer) -> Value {
@@ -97,6 +99,7 @@ pub fn of(sight: &Sight<'_>) -> Value {
         "payload_sent_bytes": counters.payload_sent_bytes,
         "payload_received_bytes": counters.payload_received_bytes,
         "messages_sent": counters.messages_sent,
+        "frames_rejected": counters.frames_rejected,
         "merged_s": counters.merged_at.map_or(uptime, |at| now.since(at).as_secs_f64()),
         "exchange_s": node.exchange_time().as_secs_f64(),
         "round_times": {
@@ -115,6 +118,7 @@ pub fn of(sight: &Sight<'_>) -> Value {
         "addresses": sight.addresses,
         "dashboard": sight.dashboard,
         "quarantined": quarantined,
+        "limits": sight.limits,
         "peers": peers.iter().map(peer).collect::<Vec<_>>(),
     })
 }

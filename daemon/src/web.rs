@@ -24,8 +24,9 @@ use starling_node::event::Event;
 use tokio::sync::watch;
 
 use self::history::History;
-use self::metrics::Family;
+use self::metrics::{Family, Machine};
 use crate::log::{self, Followed};
+use crate::memory;
 
 /// Nodes whose history is kept: as many as a demo may have.
 const NODES_MAX: usize = 64;
@@ -122,8 +123,13 @@ impl Board {
     fn families(&self) -> Option<Vec<Family>> {
         let (latest, directory) = (self.latest(), self.0.state_dir.as_ref()?);
         let (ready, _) = health::ready(latest.at.elapsed(), &latest.status, directory);
-        let free = health::free_bytes(directory);
-        Some(metrics::families(&latest.status, &log::counts(), ready, free))
+        let machine = Machine {
+            ready,
+            disk_free: health::free_bytes(directory),
+            memory: memory::now(),
+            lines_held_back: log::held_back(),
+        };
+        Some(metrics::families(&latest.status, &log::counts(), &machine))
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

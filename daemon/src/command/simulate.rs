@@ -17,6 +17,7 @@ use self::curve::Curve;
 use self::world::World;
 use crate::cli::Simulate;
 use crate::exit::{Code, Failure, say};
+use crate::memory;
 
 /// Networks smaller than this are run side by side, larger ones on all threads.
 const SIDE_BY_SIDE_BELOW: usize = 12;
@@ -87,7 +88,7 @@ fn run_side_by_side(options: &Simulate, seeds: &[u64]) -> Result<(), Failure> {
     for batch in seeds.chunks(BATCH) {
         let one = |seed: &u64| -> Result<Value, Failure> {
             let scenario = read_scenario(options, Some(*seed))?;
-            let before = (Instant::now(), verdict::memory_now());
+            let before = (Instant::now(), memory::now());
             let report = report(&scenario, &World::new(&scenario)?, |_, _| {});
             Ok(verdict::of_starling(&scenario, &report, before))
         };
@@ -167,7 +168,7 @@ fn report(
 }
 
 fn fly(scenario: &ScenarioFile, world: &World, curve: &mut Curve) -> Value {
-    let before = (Instant::now(), verdict::memory_now());
+    let before = (Instant::now(), memory::now());
     let found = report(scenario, world, |now, running| curve.progress(now, running, &world.test));
     verdict::of_starling(scenario, &found, before)
 }

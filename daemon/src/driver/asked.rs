@@ -41,7 +41,7 @@ impl Running {
         let answer = match command {
             "status" => Ok(self.status()),
             "peers" => Ok(self.peers()),
-            "limits" => Ok(self.limits()),
+            "limits" => Ok(json!({"limits": self.limits()})),
             "privacy" => Ok(self.privacy()),
             "invite" => self.invite(&asked),
             "reload" => self.reload(),
@@ -113,7 +113,8 @@ impl Running {
         json!({"peers": rows.collect::<Vec<_>>()})
     }
 
-    fn limits(&self) -> Value {
+    /// Every table and queue that has a bound, how full it is, and the bound.
+    pub(super) fn limits(&self) -> Value {
         let driver = &self.driver;
         let (held, most) = driver.compute.reference_bytes();
         let (kept, kept_max) = log::kept();
@@ -123,8 +124,7 @@ impl Running {
             ("log_lines_kept", kept, kept_max),
         ];
         let all = driver.node.limits().into_iter().chain(driver.net.limits()).chain(own);
-        let rows = all.map(|(name, used, max)| json!({"name": name, "used": used, "max": max}));
-        json!({"limits": rows.collect::<Vec<_>>()})
+        all.map(|(name, used, max)| json!({"name": name, "used": used, "max": max})).collect()
     }
 
     fn privacy(&self) -> Value {

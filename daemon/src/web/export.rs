@@ -256,7 +256,7 @@ fn record(line: &str) -> Option<Value> {
 mod tests {
     use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 
-    use super::super::metrics::families;
+    use super::super::metrics::{Machine, families};
     use super::*;
     use crate::log::Counts;
 
@@ -266,7 +266,7 @@ mod tests {
             "node": "me", "version": "1", "loss": 0.5, "accepted": 3,
             "round_times": {"bounds_s": [0.5, 1.0], "counts": [3, 2, 1], "total_s": 4.5},
         });
-        let all = families(&status, &Counts::new(), true, None);
+        let all = families(&status, &Counts::new(), &Machine::default());
         let told = metrics(&all, &resource(&status), 1, 2);
         let told = &told["resourceMetrics"][0]["scopeMetrics"][0]["metrics"];
         let find = |name: &str| {

@@ -232,6 +232,21 @@ impl Page<'_> {
         self.part("_count", &[], below);
     }
 
+    fn limits(&mut self) {
+        let rows = self.status.get("limits").and_then(Value::as_array).into_iter().flatten();
+        for (name, key, help) in [
+            ("limit_used", "used", "How full each bounded table and queue is."),
+            ("limit_max", "max", "How much each bounded table and queue takes."),
+        ] {
+            self.head(name, "gauge", help);
+            for row in rows.clone() {
+                let label = row.get("name").and_then(Value::as_str).unwrap_or_default();
+                let value = row.get(key).and_then(Value::as_f64).unwrap_or_default();
+                self.sample(&[("name", label)], value);
+            }
+        }
+    }
+
     fn counted(&mut self, counts: &Counts) {
         for (name, event, help) in BY_REASON {
             self.head(name, "counter", help);
@@ -282,25 +297,37 @@ impl Page<'_> {
     }
 }
 
+/// What the status does not tell.
+#[derive(Debug, Default)]
+pub(super) struct Machine {
+    pub(super) ready: bool,
+    pub(super) disk_free: Option<u64>,
+    pub(super) memory: Option<u64>,
+    pub(super) lines_held_back: u64,
+}
+
 /// All metrics of a node.
-pub(super) fn families(
-    status: &Value,
-    counts: &Counts,
-    ready: bool,
-    disk_free: Option<u64>,
-) -> Vec<Family> {
+pub(super) fn families(status: &Value, counts: &Counts, machine: &Machine) -> Vec<Family> {
     let mut page = Page { families: Vec::new(), status };
     page.who();
     page.plain();
     page.traffic();
     page.rounds();
+    page.limits();
     page.counted(counts);
     page.head("ready", "gauge", "Whether all checks of /readyz hold.");
-    page.sample(&[], f64::from(u8::from(ready)));
-    page.head("disk_free_bytes", "gauge", "Free space where the state directory lies.");
-    if let Some(free) = disk_free {
-        page.sample(&[], free as f64);
+    page.sample(&[], f64::from(u8::from(machine.ready)));
+    for (name, help, value) in [
+        ("disk_free_bytes", "Free space where the state directory lies.", machine.disk_free),
+        ("resident_memory_bytes", "Memory that the daemon holds.", machine.memory),
+    ] {
+        page.head(name, "gauge", help);
+        if let Some(value) = value {
+            page.sample(&[], value as f64);
+        }
     }
+    page.head("log_lines_suppressed_total", "counter", "Log lines held back.");
+    page.sample(&[], machine.lines_held_back as f64);
     page.families
 }
 
@@ -330,6 +357,7 @@ mod tests {
         let status = json!({
             "version": "1.2.3", "network": "a\"b", "phase": "train", "round": 7, "ready": true,
             "paused": true,
+            "limits": [{"name": "links", "used": 3, "max": 36}],
             "peers": [{}, {}], "accepted": 5, "rejected": 2, "sent_bytes": 100,
             "payload_sent_bytes": 60, "loss": 0.25, "cross_accuracy": null,
             "round_times": {"bounds_s": [0.5, 1.0], "counts": [3, 2, 1], "total_s": 4.5},
@@ -339,7 +367,13 @@ mod tests {
         counts.insert(("checkpoint.failed", "broken".into()), 1);
         counts.insert(("frame.rejected", "flood".into()), 9);
         counts.insert(("peer.banned", "operator".into()), 1);
-        render(&families(&status, &counts, true, Some(1 << 40)))
+        let machine = Machine {
+            ready: true,
+            disk_free: Some(1 << 40),
+            memory: Some(1 << 24),
+            lines_held_back: 8,
+        };
+        render(&families(&status, &counts, &machine))
     }
 
     #[test]
@@ -367,6 +401,10 @@ mod tests {
             "starling_checkpoints_total{result=\"failed\"} 3",
             "starling_events_total{event=\"checkpoint.failed\"} 3",
             "starling_disk_free_bytes 1099511627776",
+            "starling_resident_memory_bytes 16777216",
+            "starling_log_lines_suppressed_total 8",
+            "starling_limit_used{name=\"links\"} 3",
+            "starling_limit_max{name=\"links\"} 36",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -10,6 +10,7 @@ mod harness;
 mod hostile;
 mod join;
 mod logs;
+mod malformed;
 mod restart;
 mod stream;
 mod web;

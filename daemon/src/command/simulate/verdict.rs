@@ -10,6 +10,7 @@ use starling_node::sim::lab::{Lab, LabRule};
 
 use super::rounded;
 use super::world::World;
+use crate::memory;
 
 /// Our rate is three quarters of what suits plain averaging; baselines get theirs.
 const OUR_SHARE_OF_RATE: f64 = 0.75;
@@ -42,22 +43,10 @@ pub(super) fn of_starling(
         "violations": report.violations,
         "virtual_seconds": rounded(report.virtual_time.as_secs_f64(), 2),
         "trace_digest": digest,
-        "memory_peak_bytes": memory("VmHWM:"),
+        "memory_peak_bytes": memory::peak(),
         "memory_before_bytes": memory_before,
         "seconds": rounded(began.elapsed().as_secs_f64(), 2),
     })
-}
-
-/// What this process holds, before its nodes are made.
-pub(super) fn memory_now() -> Option<u64> {
-    memory("VmRSS:")
-}
-
-/// A size that Linux tells of this process; none elsewhere.
-fn memory(name: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Of a lab baseline.
