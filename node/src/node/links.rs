@@ -353,7 +353,10 @@ impl Node {
         let (age, peers) = (hello.standing.age, self.peers());
         self.event(Event::PeerConnected { peer: peer.to_string(), age, peers });
         self.outputs.push(Output::Admitted(peer));
-        self.send_beat(peer);
+        // Who is about to begin needs to know others now; who learns already hears at a beat.
+        if !hello.standing.answers {
+            self.send_beat(peer);
+        }
     }
 
     fn denied(&mut self, peer: NodeId, denial: Denial) {
