@@ -397,3 +397,6 @@ pub struct Logs {
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 }
+
+#[cfg(test)]
+mod pages;
