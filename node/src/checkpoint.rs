@@ -1,15 +1,18 @@
 //! The bytes of a checkpoint: everything a node needs to go on after a crash.
 //!
 //! `magic "STCK" | version u16 | references u16 | network 32 | standing length u32 | parameters u32
-//! | standing | ids of the references' peers, 32 each | x, anchor, velocity, served, references as
-//! little-endian fp32 | BLAKE3 of all before`.
+//! | standing | ids of the references' peers, 32 each | x, anchor, velocity, served as little-endian
+//! fp32 | references as bf16 | BLAKE3 of all before`. In version 2 references were fp32.
 
+use half::bf16;
 use starling_learning::params::first_non_finite;
 use starling_protocol::id::{NetworkId, NodeId};
 use starling_protocol::limits::{CONTROL_BYTES_MAX, VIEW_MAX};
 
 const MAGIC: [u8; 4] = *b"STCK";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
+/// The oldest that is read.
+const VERSION_MIN: u16 = 2;
 const HEADER: usize = 48;
 const HASH: usize = 32;
 const VECTORS: usize = 4;
@@ -32,7 +35,7 @@ pub struct Vectors {
     /// Served parameters.
     pub served: Vec<f32>,
     /// Pair references: without them the next exchange with each partner would be a whole model.
-    pub references: Vec<(NodeId, Vec<f32>)>,
+    pub references: Vec<(NodeId, Vec<bf16>)>,
 }
 
 /// What a checkpoint holds.
@@ -54,7 +57,7 @@ pub enum CheckpointError {
     #[error("not a starling checkpoint")]
     Magic,
     /// Written by another Starling.
-    #[error("of version {0}, this build reads version {VERSION}: use the starling that wrote it")]
+    #[error("of version {0}, this build reads 2 and {VERSION}: use the starling that wrote it")]
     Version(u16),
     /// Of another network.
     #[error("of another network")]
@@ -73,12 +76,12 @@ pub fn encode(
     network: NetworkId,
     standing: &[u8],
     vectors: [&[f32]; VECTORS],
-    references: &[(NodeId, Vec<f32>)],
+    references: &[(NodeId, &[bf16])],
 ) -> Vec<u8> {
     let count = vectors[0].len();
-    let fitting = (REFERENCE_BYTES_SAVED_MAX / (4 * count.max(1))).min(REFERENCES_SAVED_MAX);
+    let fitting = (REFERENCE_BYTES_SAVED_MAX / (2 * count.max(1))).min(REFERENCES_SAVED_MAX);
     let references = references.get(..fitting).unwrap_or(references);
-    let values = 4 * count * (VECTORS + references.len());
+    let values = count * (4 * VECTORS + 2 * references.len());
     let length = HEADER + standing.len() + ID * references.len() + values + HASH;
     let mut bytes = Vec::with_capacity(length);
     bytes.extend_from_slice(&MAGIC);
@@ -90,9 +93,11 @@ pub fn encode(
     }
     bytes.extend_from_slice(standing);
     references.iter().for_each(|(peer, _)| bytes.extend_from_slice(&peer.0));
-    for vector in vectors.into_iter().chain(references.iter().map(|(_, values)| values.as_slice()))
-    {
+    for vector in vectors {
         bytes.extend(vector.iter().flat_map(|value| value.to_le_bytes()));
+    }
+    for (_, reference) in references {
+        bytes.extend(reference.iter().flat_map(|value| value.to_le_bytes()));
     }
     let hash = blake3::hash(&bytes);
     bytes.extend_from_slice(hash.as_bytes());
@@ -113,7 +118,7 @@ pub fn decode(
         return Err(CheckpointError::Magic);
     }
     let version = u16::from_le_bytes([header[4], header[5]]);
-    if version != VERSION {
+    if !(VERSION_MIN..=VERSION).contains(&version) {
         return Err(CheckpointError::Version(version));
     }
     let references = usize::from(u16::from_le_bytes([header[6], header[7]]));
@@ -132,29 +137,45 @@ pub fn decode(
         return Err(CheckpointError::Model);
     }
     let ids_len = ID * references;
-    if rest.len() != standing_len + ids_len + 4 * (VECTORS + references) * count + HASH {
+    let width = if version < 3 { 4 } else { 2 };
+    let values_len = count * (4 * VECTORS + width * references);
+    if rest.len() != standing_len + ids_len + values_len + HASH {
         return Err(CheckpointError::Length);
     }
     let (standing, rest) = rest.split_at(standing_len);
     let (ids, values) = rest.split_at(ids_len);
-    let (ids, values) = (ids.as_chunks::<ID>().0, values.as_chunks::<4>().0);
-    let mut parts = values.chunks(count.max(1));
-    let mut part = || -> Result<Vec<f32>, CheckpointError> {
-        let part = parts.next().ok_or(CheckpointError::Length)?;
-        let part: Vec<f32> = part.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        if first_non_finite(&part).is_some() { Err(CheckpointError::Model) } else { Ok(part) }
-    };
-    let vectors = Vectors {
-        x: part()?,
-        anchor: part()?,
-        velocity: part()?,
-        served: part()?,
-        references: ids
-            .iter()
-            .map(|id| Ok((NodeId(*id), part()?)))
-            .collect::<Result<_, CheckpointError>>()?,
-    };
+    let (vectors, references) = values.split_at(4 * VECTORS * count);
+    let mut parts = vectors.chunks_exact((4 * count).max(1)).map(read_fp32);
+    let mut part = || parts.next().ok_or(CheckpointError::Length)?;
+    let (x, anchor, velocity, served) = (part()?, part()?, part()?, part()?);
+    let references = references.chunks_exact((width * count).max(1)).map(|bytes| {
+        if width == 2 {
+            read_bf16(bytes)
+        } else {
+            Ok(read_fp32(bytes)?.into_iter().map(bf16::from_f32).collect())
+        }
+    });
+    let ids = ids.as_chunks::<ID>().0.iter().map(|id| NodeId(*id));
+    let references = ids.zip(references).map(|(id, values)| Ok((id, values?)));
+    let references = references.collect::<Result<_, CheckpointError>>()?;
+    let vectors = Vectors { x, anchor, velocity, served, references };
     Ok(Checkpoint { standing: standing.to_vec(), vectors })
+}
+
+fn read_fp32(bytes: &[u8]) -> Result<Vec<f32>, CheckpointError> {
+    let values = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    let values: Vec<f32> = values.collect();
+    if first_non_finite(&values).is_some() { Err(CheckpointError::Model) } else { Ok(values) }
+}
+
+fn read_bf16(bytes: &[u8]) -> Result<Vec<bf16>, CheckpointError> {
+    let values = bytes.as_chunks::<2>().0.iter().map(|bytes| bf16::from_le_bytes(*bytes));
+    let values: Vec<bf16> = values.collect();
+    if values.iter().all(|value| value.is_finite()) {
+        Ok(values)
+    } else {
+        Err(CheckpointError::Model)
+    }
 }
 
 #[cfg(test)]
@@ -165,17 +186,22 @@ mod tests {
 
     fn bytes() -> Vec<u8> {
         let vectors: [&[f32]; VECTORS] = [&[1.0, 2.0], &[3.0, 4.0], &[5.0, 6.0], &[7.0, -8.0]];
-        encode(NETWORK, b"standing", vectors, &[(NodeId([9; 32]), vec![0.5, -0.5])])
+        let reference = [0.5, -0.5].map(bf16::from_f32);
+        encode(NETWORK, b"standing", vectors, &[(NodeId([9; 32]), &reference)])
     }
 
     #[test]
     fn bytes_are_golden() {
-        let golden = include_bytes!("../tests/golden/checkpoint-v2.bin");
+        let older = include_bytes!("../tests/golden/checkpoint-v2.bin");
+        let golden = include_bytes!("../tests/golden/checkpoint-v3.bin");
         assert_eq!(bytes(), golden);
-        let checkpoint = decode(golden, NETWORK, 2).expect("golden");
-        assert_eq!(checkpoint.standing, b"standing");
-        assert_eq!(checkpoint.vectors.served, [7.0, -8.0]);
-        assert_eq!(checkpoint.vectors.references, [(NodeId([9; 32]), vec![0.5, -0.5])]);
+        for bytes in [&older[..], golden] {
+            let checkpoint = decode(bytes, NETWORK, 2).expect("golden");
+            assert_eq!(checkpoint.standing, b"standing");
+            assert_eq!(checkpoint.vectors.served, [7.0, -8.0]);
+            let reference = [0.5, -0.5].map(bf16::from_f32).to_vec();
+            assert_eq!(checkpoint.vectors.references, [(NodeId([9; 32]), reference)]);
+        }
     }
 
     #[test]
@@ -201,21 +227,22 @@ mod tests {
         assert_eq!(decode(b"", NETWORK, 2), Err(CheckpointError::Length));
         assert_eq!(decode(&[0; 200], NETWORK, 2), Err(CheckpointError::Magic));
         let mut newer = good;
-        newer[4] = 3;
-        assert_eq!(decode(&newer, NETWORK, 2), Err(CheckpointError::Version(3)));
+        newer[4] = 4;
+        assert_eq!(decode(&newer, NETWORK, 2), Err(CheckpointError::Version(4)));
         let broken = encode(NETWORK, b"", [&[f32::NAN], &[0.0], &[0.0], &[0.0]], &[]);
         assert_eq!(decode(&broken, NETWORK, 1), Err(CheckpointError::Model));
     }
 
     #[test]
     fn only_so_many_references_are_kept() {
-        let vector = vec![0.0; REFERENCE_BYTES_SAVED_MAX / 8];
-        let all: Vec<_> = (0..4).map(|id| (NodeId([id; 32]), vector.clone())).collect();
+        let vector = vec![0.0; REFERENCE_BYTES_SAVED_MAX / 4];
+        let reference = vec![bf16::ZERO; vector.len()];
+        let all: Vec<_> = (0..4).map(|id| (NodeId([id; 32]), reference.as_slice())).collect();
         let bytes = encode(NETWORK, b"", [&vector; VECTORS], &all);
         let read = decode(&bytes, NETWORK, vector.len()).expect("in bounds");
         let kept: Vec<u8> = read.vectors.references.iter().map(|(peer, _)| peer.0[0]).collect();
         assert_eq!(kept, [0, 1]);
-        let many: Vec<_> = (0..40).map(|id| (NodeId([id; 32]), vec![0.0])).collect();
+        let many: Vec<_> = (0..40).map(|id| (NodeId([id; 32]), &[bf16::ONE][..])).collect();
         let bytes = encode(NETWORK, b"", [&[0.0]; VECTORS], &many);
         let read = decode(&bytes, NETWORK, 1).expect("in bounds");
         assert_eq!(read.vectors.references.len(), REFERENCES_SAVED_MAX);

@@ -20,12 +20,15 @@ struct MidPoint {
 }
 
 impl MidPoint {
-    fn of(values: impl Iterator<Item = f32>) -> Self {
+    fn of(values: Vec<bf16>) -> Self {
+        Self { hash: digest64(&wide(&values)), values }
+    }
+
+    fn between(a: &[f32], b: &[f32]) -> Self {
         // A peer may send values whose sum, or whose rounding, is infinite.
         let (least, most) = (bf16::MIN.to_f32(), bf16::MAX.to_f32());
-        let values: Vec<bf16> =
-            values.map(|value| bf16::from_f32(value.clamp(least, most))).collect();
-        Self { hash: digest64(&wide(&values)), values }
+        let middle = a.iter().zip(b).map(|(a, b)| ((a + b) * 0.5).clamp(least, most));
+        Self::of(middle.map(bf16::from_f32).collect())
     }
 }
 
@@ -96,23 +99,23 @@ impl References {
         let old = self.held.remove(&peer);
         let both = old.into_iter().flat_map(|old| core::iter::once(old.newest).chain(old.before));
         let before = both.into_iter().find(|point| Some(point.hash) == base);
-        let newest = MidPoint::of(a.iter().zip(b).map(|(a, b)| (a + b) * 0.5));
+        let newest = MidPoint::between(a, b);
         let reference = Reference { newest, before, used: self.clock };
         self.held.insert(peer, reference);
     }
 
     /// The newest with each partner, the most recently used first: for a checkpoint.
-    pub(crate) fn recent(&self) -> Vec<(NodeId, Vec<f32>)> {
+    pub(crate) fn recent(&self) -> Vec<(NodeId, &[bf16])> {
         let mut all: Vec<(&NodeId, &Reference)> = self.held.iter().collect();
         all.sort_by_key(|(_, reference)| core::cmp::Reverse(reference.used));
-        all.into_iter().map(|(peer, held)| (*peer, wide(&held.newest.values))).collect()
+        all.into_iter().map(|(peer, held)| (*peer, held.newest.values.as_slice())).collect()
     }
 
     /// Takes back what a checkpoint held, the most recently used first.
-    pub(crate) fn restore(&mut self, recent: Vec<(NodeId, Vec<f32>)>) {
+    pub(crate) fn restore(&mut self, recent: Vec<(NodeId, Vec<bf16>)>) {
         for (peer, values) in recent.into_iter().take(self.capacity).rev() {
             self.clock += 1;
-            let newest = MidPoint::of(values.into_iter());
+            let newest = MidPoint::of(values);
             let reference = Reference { newest, before: None, used: self.clock };
             self.held.insert(peer, reference);
         }
@@ -173,8 +176,9 @@ mod tests {
         for (id, value) in [(1, 1.0), (2, 2.0), (1, 3.0)] {
             held.remember(NodeId([id; 32]), None, &[value], &[value]);
         }
-        let saved = held.recent();
-        assert_eq!(saved, [(NodeId([1; 32]), vec![3.0]), (NodeId([2; 32]), vec![2.0])]);
+        let saved: Vec<_> = held.recent().into_iter().map(|(id, v)| (id, v.to_vec())).collect();
+        let one = |value| vec![bf16::from_f32(value)];
+        assert_eq!(saved, [(NodeId([1; 32]), one(3.0)), (NodeId([2; 32]), one(2.0))]);
         let mut back = References::new(1000, 1);
         back.restore(saved);
         assert_eq!(back.newest(NodeId([1; 32])), held.newest(NodeId([1; 32])));
