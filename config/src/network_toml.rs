@@ -117,7 +117,7 @@ name = {name}
 # Seed of the parameters that every node starts from.
 genesis_seed = {genesis_seed}
 
-# How models may be packed: fp32, bf16, int8, int6, ref3; not bf16 or ref3 alone.
+# How models may be packed: fp32, bf16, int8, int6, ref3; fp32, int8 or int6 among them.
 codecs = {codecs}
 
 # Who may be a member: \"invite\" for whoever a member gave a ticket, \"open\" for anyone.

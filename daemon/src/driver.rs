@@ -278,10 +278,7 @@ impl Running {
             NetEvent::Up(peer) => Input::LinkUp(peer),
             NetEvent::Down(peer) => Input::LinkDown(peer),
             NetEvent::Frame(frame) => Input::Received(*frame),
-            NetEvent::Refused(peer, rejection) => {
-                self.driver.net.disconnect(peer);
-                Input::Refused(peer, rejection)
-            }
+            NetEvent::Refused(peer, rejection) => Input::Refused(peer, rejection),
             NetEvent::Broken(peer) => {
                 self.driver.net.disconnect(peer);
                 Input::LinkDown(peer)

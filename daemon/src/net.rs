@@ -18,7 +18,7 @@ use starling_protocol::fault::Rejection;
 use starling_protocol::id::{Keypair, NodeId};
 use starling_protocol::limits::LINKS_MAX;
 use starling_protocol::message::Hint;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -32,12 +32,43 @@ const EVENTS_MAX: usize = 256;
 const LINGER: Duration = Duration::from_secs(1);
 /// Commands that may wait for the swarm.
 const COMMANDS_MAX: usize = 256;
+/// A model that comes before its sender is admitted waits so long for that.
+const ADMISSION_TIME: Duration = Duration::from_secs(2);
 /// Frames that may wait for one slow peer; beyond it the link is cut.
 const FRAMES_QUEUED_MAX: usize = 64;
 /// Connected nodes, each with what is cancelled once no connection to it is left.
 type Connected = Arc<Mutex<BTreeMap<NodeId, CancellationToken>>>;
 /// Nodes that may send models.
-type Members = Arc<Mutex<BTreeSet<NodeId>>>;
+#[derive(Clone, Debug, Default)]
+struct Members(Arc<(Mutex<BTreeSet<NodeId>>, Notify)>);
+
+impl Members {
+    fn set(&self, node: NodeId, member: bool) {
+        let (members, news) = &*self.0;
+        if member {
+            lock(members).insert(node);
+        } else {
+            lock(members).remove(&node);
+        }
+        news.notify_waiters();
+    }
+
+    /// Whether `node` is one, or becomes one soon: a reader may be ahead of the driver, which has
+    /// not yet taken the Hello that came before the model.
+    async fn admit(&self, node: NodeId) -> bool {
+        let (members, news) = &*self.0;
+        let admitted = async {
+            loop {
+                let changed = news.notified();
+                if lock(members).contains(&node) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(ADMISSION_TIME, admitted).await.is_ok()
+    }
+}
 
 /// What the network reports.
 #[derive(Debug)]
@@ -124,7 +155,7 @@ impl Net {
             swarm.control(),
             options.border,
             events_in.clone(),
-            Arc::clone(&members),
+            members.clone(),
             swarm.connected(),
         )?;
         let swarm = tokio::spawn(swarm.run(commands_out, events_in));
@@ -142,7 +173,7 @@ impl Net {
             }
             NetEvent::Down(peer) => {
                 self.writers.remove(peer);
-                self.set_member(*peer, false);
+                self.members.set(*peer, false);
             }
             _ => {}
         }
@@ -164,18 +195,9 @@ impl Net {
         ]
     }
 
-    fn set_member(&self, peer: NodeId, member: bool) {
-        let mut members = lock(&self.members);
-        if member {
-            members.insert(peer);
-        } else {
-            members.remove(&peer);
-        }
-    }
-
     /// Lets a linked node send models.
     pub fn admit(&self, peer: NodeId) {
-        self.set_member(peer, true);
+        self.members.set(peer, true);
     }
 
     /// Connects to a node. Dropped if the swarm is that far behind: the node dials again.
@@ -186,7 +208,7 @@ impl Net {
     /// Sends what is queued for a node and then closes its connections.
     pub fn disconnect(&mut self, peer: NodeId) {
         let writer = self.writers.remove(&peer);
-        self.set_member(peer, false);
+        self.members.set(peer, false);
         let commands = self.commands.clone();
         // Marked at once: a connection that the node opens meanwhile is a new link.
         let marked = commands.try_send(Command::Leave(peer)).is_ok();

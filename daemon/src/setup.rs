@@ -127,6 +127,21 @@ pub fn membership(
     Ok(chain)
 }
 
+/// Peers take no model in a codec that is not the network's.
+pub fn codec_allowed(config: &Config, network: &Network) -> Result<(), Failure> {
+    let allowed = &network.spec.codecs;
+    if allowed.contains(&config.codec) {
+        return Ok(());
+    }
+    let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+    let message = format!(
+        "gossip.codec: found {}, which this network does not allow; write one of {}",
+        config.codec,
+        allowed.join(", ")
+    );
+    Err(Failure::new(Code::Config, message))
+}
+
 /// Members to dial: those in the configuration, and those that `join` was told of.
 pub fn contacts(store: &Store, config: &Config) -> Result<Vec<Hint>, Failure> {
     let learnt = store.read_text("contacts")?.unwrap_or_default();

@@ -1,8 +1,8 @@
 //! The bytes of a checkpoint: everything a node needs to go on after a crash.
 //!
 //! `magic "STCK" | version u16 | references u16 | network 32 | standing length u32 | parameters u32
-//! | standing | ids of the references' peers, 32 each | x, anchor, velocity, served as little-endian
-//! fp32 | references as bf16 | BLAKE3 of all before`. In version 2 references were fp32.
+//! | standing | ids of the references' peers, 32 each | x, anchor, velocity, served as fp32,
+//! little-endian | references as bf16 | BLAKE3 of all before`. In version 2 references were fp32.
 
 use half::bf16;
 use starling_learning::params::first_non_finite;
@@ -57,7 +57,9 @@ pub enum CheckpointError {
     #[error("not a starling checkpoint")]
     Magic,
     /// Written by another Starling.
-    #[error("of version {0}, this build reads 2 and {VERSION}: use the starling that wrote it")]
+    #[error(
+        "of version {0}, this build reads {VERSION_MIN} to {VERSION}: use the one that wrote it"
+    )]
     Version(u16),
     /// Of another network.
     #[error("of another network")]

@@ -12,6 +12,8 @@ mod operator;
 mod pulling;
 mod rounds;
 mod standing;
+#[cfg(test)]
+mod table;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -66,7 +68,7 @@ pub enum Input {
     LinkDown(NodeId),
     /// A frame passed the border.
     Received(Verified),
-    /// A frame of this node did not.
+    /// A frame of this node did not, and its stream has ended.
     Refused(NodeId, Rejection),
     /// A job is done.
     JobDone(JobId, Done),
@@ -203,6 +205,8 @@ pub struct Node {
     next_exchange: u64,
     next_beat: Time,
     beats: u64,
+    /// Our pace as all links were last told.
+    step_told_ns: u64,
     next_checkpoint: Time,
     /// A checkpoint is under way, and whether another is wanted after it.
     saving: bool,
@@ -265,6 +269,7 @@ impl Node {
             next_exchange: 1,
             next_beat: Time(u64::MAX),
             beats: 0,
+            step_told_ns: 0,
             next_checkpoint: Time(u64::MAX),
             saving: false,
             save_again: false,
@@ -288,7 +293,7 @@ impl Node {
             Input::LinkUp(peer) => self.link_up(peer),
             Input::LinkDown(peer) => self.link_down(peer, "connection closed"),
             Input::Received(frame) => self.received(frame),
-            Input::Refused(peer, rejection) => self.fault(peer, rejection),
+            Input::Refused(peer, rejection) => self.refused(peer, rejection),
             Input::JobDone(id, done) => self.job_done(id, done),
             Input::WallClock(unix) => self.unix = unix,
             Input::Saved(durable) => self.saved(durable),

@@ -220,7 +220,7 @@ impl Replica {
         let Some(theirs) = read_relative(reply, self.x.len(), Some(&sent)) else {
             return Done::BadModel;
         };
-        // The partner has this mid-point too, so it will not name what was before.
+        // The partner has this mid-point too; if it forgets it in a crash, a whole model follows.
         self.references.remember(peer, None, &sent, &theirs);
         Done::Absorbed(self.merge(peer, &theirs, &sent, terms))
     }
@@ -245,8 +245,10 @@ impl Replica {
         let Some(theirs) = read_relative(request, self.x.len(), reference.as_deref()) else {
             return Done::BadModel;
         };
-        // Relative to what we just read, ours is a small difference, whatever theirs came as.
-        let small = self.rule.codec == Codec::Ref3 && request.codec == self.absolute;
+        // Relative to what we just read, ours is a small difference, whatever theirs came as. Who
+        // asks with exact models wants exact ones.
+        let coarse = matches!(request.codec, Codec::Int6 | Codec::Int8);
+        let small = self.rule.codec == Codec::Ref3 && coarse;
         let codec = if small { Codec::Ref3 } else { request.codec };
         let (slab, ours) = write_relative(codec, &self.x, Some(&theirs));
         self.references.remember(peer, request.base, &ours, &theirs);

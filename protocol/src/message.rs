@@ -80,6 +80,12 @@ impl Kind {
     pub fn opens_a_link(self) -> bool {
         matches!(self, Self::Hello | Self::Denied | Self::Join)
     }
+
+    /// Whether it asks for a model.
+    #[must_use]
+    pub fn asks(self) -> bool {
+        matches!(self, Self::ExchangeRequest | Self::SnapshotRequest)
+    }
 }
 
 /// Where a node stands; travels in Hello and Beat.

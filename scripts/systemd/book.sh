@@ -6,6 +6,8 @@
 pages=(operate monitor)
 # What the pages name but a box cannot show: another machine, a browser, and this very script. The
 # last stand elsewhere in the pages with all that they need.
+# As many as there were; fewer means that they were not found.
+commands_min=70
 elsewhere='^(scripts/.*|ssh .*|starling demo --dashboard|starling (init|join|ban)|systemctl reload)$'
 ran=0
 
@@ -25,7 +27,7 @@ try_book() {
     if [[ $page = monitor ]]; then remove_and_begin_anew; fi
     while read -r line; do follow "$line" <&3; done 3<&0 < <(perl "$here/commands.pl" "$here/../../docs/$page.md")
   done
-  ok "every command of the pages was run" "$ran"
+  expect "every command of the pages was run" "$ran" at_least "$ran" "$commands_min"
   if ((failures > 0)); then in_box journalctl --no-pager --lines 60 | cut -c 1-240 >&2; fi
 }
 
@@ -65,7 +67,7 @@ follow() {
         env $line"
       ;;
   esac
-  if in_box sh -c "cd /root && $line" >"$work/$box/said" 2>&1; then
+  if in_box bash -o pipefail -c "cd /root && $line" >"$work/$box/said" 2>&1; then
     ok "$(cut -c 1-58 <<<"$1")" ''
   else
     expect "$1" "$(tail -n 2 "$work/$box/said" | cut -c 1-200)" false
@@ -97,7 +99,7 @@ prepare() {
   esac
 }
 
-# The id of the node on the other machine.
+# The id of the node on the first machine, which is asked on the second.
 partner() { on host1 node_of starling | cut -d '"' -f 4; }
 
 back_in_the_flock() {
@@ -110,10 +112,11 @@ linked_with_partner() { in_box starling peers --json | grep -q "$(partner)\",*[^
 remove_and_begin_anew() {
   local line
   for line in "${removal[@]}"; do
-    in_box sh -c "${line/apt-get/apt-get -y}" >"$work/$box/said" 2>&1 || true
+    expect "$line" "" in_box sh -c "${line/apt-get/apt-get -y} >/dev/null 2>&1"
+    expect "the program is gone" "" not in_box test -e /usr/bin/starling
     case $line in
-      *remove*) expect "$line keeps the state" "" in_box test -e /var/lib/starling/identity.seed ;;
-      *purge*) expect "$line deletes it" "" not in_box test -e /var/lib/starling ;;
+      *remove*) expect "its state is not" "" in_box test -e /var/lib/starling/identity.seed ;;
+      *purge*) expect "nor is its state left" "" not in_box test -e /var/lib/starling ;;
     esac
     ran=$((ran + 1))
   done

@@ -35,7 +35,7 @@ pub fn run(options: &Check) -> Result<(), Failure> {
     note("network", described.map_err(Clone::clone));
     if let (Ok(network), Ok((_, node))) = (&network, &identity) {
         let chain = setup::membership(&store, network, *node);
-        note("membership", chain.map(|chain| format!("{} links to the root", chain.len())));
+        note("membership", chain.map(|chain| membership(chain.len())));
     }
     note("bans", setup::bans(&store).map(|bans| format!("{} peers", bans.len())));
     if let Ok(network) = &network {
@@ -45,6 +45,8 @@ pub fn run(options: &Check) -> Result<(), Failure> {
         let contacts = setup::contacts(&store, config);
         note("peers", contacts.map(|peers| format!("{} known", peers.len())));
         if let Ok(network) = &network {
+            let codec = setup::codec_allowed(config, network);
+            note("codec", codec.map(|()| config.codec.to_string()));
             let rows = dataset::own_part(config, &network.spec);
             note("data", rows.map(|rows| format!("{} rows", rows.len())));
         }
@@ -56,6 +58,14 @@ pub fn run(options: &Check) -> Result<(), Failure> {
             let plural = if count == 1 { "problem" } else { "problems" };
             Err(Failure::new(*code, format!("{count} {plural} found")))
         }
+    }
+}
+
+fn membership(links: usize) -> String {
+    match links {
+        0 => "founder, or of an open network".to_owned(),
+        1 => "invited by the founder".to_owned(),
+        more => format!("invited by a member, {more} steps from the founder"),
     }
 }
 

@@ -77,6 +77,7 @@ async fn serve(
     let network = setup::network(&store)?;
     let (key, node_id) = setup::identity(&store, false)?;
     let chain = setup::membership(&store, &network, node_id)?;
+    setup::codec_allowed(&config, &network)?;
     let contacts = setup::contacts(&store, &config)?;
     let banned = setup::bans(&store)?;
     let shard = dataset::own_part(&config, &network.spec)?;

@@ -135,7 +135,10 @@ fn read_scenario(options: &Simulate, seed: Option<u64>) -> Result<ScenarioFile, 
             let text = std::fs::read_to_string(Path::new(name)).map_err(|error| {
                 let known: Vec<&str> = LIBRARY.iter().map(|(name, _)| *name).collect();
                 let known = known.join(", ");
-                let message = format!("cannot read {name}: {error}. Built in are: {known}, faults");
+                let message = format!(
+                    "no scenario {name}: none of that name is built in, and as a file: {error}. \
+                     Built in are {known}, faults"
+                );
                 Failure::new(Code::Usage, message)
             })?;
             ScenarioFile::parse(name, &text).map_err(usage)?

@@ -153,7 +153,7 @@ impl Streams {
         let header = open_header(&self.border, peer, &prefix)?;
         let length = header.payload_len();
         let turn = if header.has_slab() && self.border.model_bytes_max > 0 {
-            if !self.is_member(peer) {
+            if !self.members.admit(peer).await {
                 return Err(Rejection::Unexpected);
             }
             Some(self.models.acquire().await.map_err(|_| Rejection::Truncated)?)
@@ -166,10 +166,6 @@ impl Streams {
         let verified = header.open(payload)?;
         drop(turn);
         Ok(Some(verified))
-    }
-
-    fn is_member(&self, peer: NodeId) -> bool {
-        lock(&self.members).contains(&peer)
     }
 
     /// Writes queued frames to `peer` until the queue closes or the stream breaks.

@@ -142,6 +142,23 @@ fn configuration_errors_are_78_with_their_places() {
 }
 
 #[test]
+fn a_codec_that_the_network_does_not_allow_is_78() {
+    let folder = folder();
+    let home = made(folder.path(), "node");
+    let file = home.path("network.toml");
+    let text = fs::read_to_string(&file).expect("readable");
+    let line = text.lines().find(|line| line.starts_with("codecs = ")).expect("codecs");
+    write_file(&file, text.replace(line, "codecs = [\"int8\", \"ref3\"]"));
+    for command in ["run", "check"] {
+        let outcome = call(home.command(command, &[]).env("STARLING_GOSSIP_CODEC", "int6"));
+        assert_eq!(outcome.code, Some(78), "{}", outcome.err);
+        let told = format!("{}{}", outcome.out, outcome.err);
+        assert!(told.contains("gossip.codec: found int6, which this network does"), "{told}");
+        assert!(told.contains("write one of int8, ref3"), "{told}");
+    }
+}
+
+#[test]
 fn a_state_directory_that_is_none_is_78() {
     let folder = folder();
     let absent = Home::new(folder.path(), "absent");

@@ -246,23 +246,59 @@ mod tests {
         assert!((back[100] - 5.0).abs() < 0.01, "{}", back[100]);
     }
 
-    #[test]
-    fn every_cut_and_most_flips_are_noticed_and_none_panics() {
+    /// Every cut is refused, and of flipped bytes after the scales nine in ten.
+    fn notices_cuts_and_flips<const SYMBOLS: usize>(levels: &Levels<SYMBOLS>) {
         let values: Vec<f32> = (0..300).map(|index| ((index * 37) % 11) as f32 - 5.0).collect();
         let (mut bytes, mut back) = (Vec::new(), Vec::new());
-        REF3.encode(&values, &mut bytes);
+        levels.encode(&values, &mut bytes);
         for end in 0..bytes.len() {
             back.clear();
-            assert!(REF3.decode(&bytes[..end], 300, &mut back).is_err(), "cut at {end}");
+            assert!(levels.decode(&bytes[..end], 300, &mut back).is_err(), "cut at {end}");
         }
         let mut noticed = 0;
         for place in scales_len(300)..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[place] ^= 0x11;
             back.clear();
-            noticed += usize::from(REF3.decode(&flipped, 300, &mut back).is_err());
+            noticed += usize::from(levels.decode(&flipped, 300, &mut back).is_err());
         }
         let all = bytes.len() - scales_len(300);
         assert!(noticed * 10 >= all * 9, "{noticed} of {all}");
+    }
+
+    #[test]
+    fn every_cut_and_most_flips_are_noticed_and_none_panics() {
+        notices_cuts_and_flips(&REF3);
+        notices_cuts_and_flips(&INT6);
+    }
+
+    #[test]
+    fn no_table_and_no_words_make_it_panic() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let mut decoded = 0;
+        for _ in 0..20_000 {
+            let mut bytes = Vec::new();
+            INT6.encode(&[1.0, -1.0, 0.5, 0.0], &mut bytes);
+            let table = 2..2 + 2 * 63;
+            // Any table that sums up, the whole on one level included.
+            let mut left = TOTAL as u16;
+            for place in table.clone().step_by(2) {
+                let share =
+                    if rng.random_range(0..8) == 0 { rng.random_range(0..=left) } else { 0 };
+                let share = if place == table.end - 2 { left } else { share };
+                left -= share;
+                bytes[place..place + 2].copy_from_slice(&share.to_le_bytes());
+            }
+            for byte in &mut bytes[table.end..] {
+                *byte ^= rng.random::<u8>() & rng.random::<u8>();
+            }
+            let mut back = Vec::new();
+            if INT6.decode(&bytes, 4, &mut back).is_ok() {
+                decoded += 1;
+                assert!(back.len() == 4 && back.iter().all(|value| value.is_finite()));
+            }
+        }
+        // The end of both states is a check that hardly anything passes by chance.
+        assert!(decoded < 20, "{decoded}");
     }
 }

@@ -33,9 +33,11 @@ const EXCHANGES_BURST: f64 = 2.0;
 
 /// Links kept for each place in the view: our own, those in whose views we are, and a few spare.
 const LINKS_KEPT_PER_MEMBER: f64 = 2.5;
-/// One beat in so many goes to all links, the others to the view: who holds us in a view of its own
-/// learns how we stand from exchanges as well, and idle traffic must not grow with their number.
+/// One beat in so many goes to all links, the others to the view: idle traffic must not grow with
+/// the number of views that hold us. These hear of it at the next beat if our pace has changed.
 const BEATS_TO_ALL: u64 = 12;
+/// By so much.
+const PACE_CHANGE: u64 = 2;
 
 /// One linked node.
 #[derive(Clone, Debug)]
@@ -44,6 +46,10 @@ pub(super) struct Link {
     /// The peer's boot count, once its Hello was accepted.
     epoch: Option<u64>,
     pub(super) standing: message::Standing,
+    /// Whether our Hello said that we answer.
+    said_answers: bool,
+    /// When one of us last asked the other for something.
+    used: Time,
     pub(super) exchanges: Bucket,
     pub(super) refilled: Time,
     frames: Bucket,
@@ -89,8 +95,10 @@ pub struct Peer {
 }
 
 impl Link {
-    fn new(now: Time) -> Self {
+    fn new(now: Time, said_answers: bool) -> Self {
         Self {
+            said_answers,
+            used: now,
             since: now,
             epoch: None,
             standing: message::Standing::default(),
@@ -196,12 +204,13 @@ impl Node {
             self.deny(peer, denial);
             return;
         }
-        self.links.insert(peer, Link::new(self.now));
+        let standing = self.public_standing();
+        self.links.insert(peer, Link::new(self.now, standing.answers));
         let hello = Hello {
             version_min: version::MIN,
             version_max: version::MAX,
             codecs: Codec::ALL.iter().fold(0, |bits, codec| bits | 1 << *codec as u32),
-            standing: self.public_standing(),
+            standing,
             chain: self.chain.clone(),
             addresses: self.addresses.clone(),
         };
@@ -253,6 +262,9 @@ impl Node {
         self.counters.sent_bytes += frame.wire_bytes() as u64;
         self.counters.payload_sent_bytes += frame.slab.len() as u64;
         self.counters.messages_sent += 1;
+        if frame.message.kind().asks() {
+            self.uses(peer);
+        }
         self.disclosed.count(peer, &frame);
         self.outputs.push(Output::Send(address, frame));
     }
@@ -277,6 +289,9 @@ impl Node {
             return self.fault(peer, Rejection::Replay);
         }
         let admitted = self.links.get(&peer).is_some_and(Link::admitted);
+        if frame.message.kind().asks() {
+            self.uses(peer);
+        }
         match frame.message {
             Message::Hello(hello) if !admitted => self.hello(peer, address.epoch, hello),
             Message::Denied(denial) => self.denied(peer, denial),
@@ -298,6 +313,13 @@ impl Node {
         }
     }
 
+    /// Takes note that the link is of use.
+    fn uses(&mut self, peer: NodeId) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.used = self.now;
+        }
+    }
+
     /// Keeps one window per peer seen, up to a bound; linked peers keep theirs.
     fn forget_windows(&mut self, newest: NodeId) {
         if self.windows.len() > SCORES_MAX {
@@ -311,6 +333,19 @@ impl Node {
 
     /// Counts what a peer did wrong, and cuts it off if that was too much.
     pub(super) fn fault(&mut self, peer: NodeId, rejection: Rejection) {
+        self.count_fault(peer, rejection);
+        if rejection.severity() == Severity::Fatal || self.is_banned(peer) {
+            self.disconnect(peer, rejection.name());
+        }
+    }
+
+    /// A frame that did not pass the border ends its stream, and a link cannot do without.
+    pub(super) fn refused(&mut self, peer: NodeId, rejection: Rejection) {
+        self.count_fault(peer, rejection);
+        self.disconnect(peer, rejection.name());
+    }
+
+    fn count_fault(&mut self, peer: NodeId, rejection: Rejection) {
         let (name, reason) = (peer.to_string(), rejection.name().to_owned());
         self.counters.frames_rejected += 1;
         self.event(Event::FrameRejected { peer: name.clone(), reason: reason.clone() });
@@ -318,9 +353,6 @@ impl Node {
             self.counters.bans += 1;
             self.event(Event::PeerBanned { peer: name, reason });
             self.view.drop_member(peer);
-        }
-        if rejection.severity() == Severity::Fatal || self.is_banned(peer) {
-            self.disconnect(peer, rejection.name());
         }
     }
 
@@ -342,6 +374,7 @@ impl Node {
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.epoch = Some(epoch);
         link.standing = hello.standing;
+        let said_answers = link.said_answers;
         let hint = Hint { id: peer, addresses: hello.addresses };
         let known = self.view.candidates().any(|candidate| candidate.id == peer);
         self.view.reached(&hint, &mut self.rng);
@@ -353,8 +386,8 @@ impl Node {
         let (age, peers) = (hello.standing.age, self.peers());
         self.event(Event::PeerConnected { peer: peer.to_string(), age, peers });
         self.outputs.push(Output::Admitted(peer));
-        // Who is about to begin needs to know others now; who learns already hears at a beat.
-        if !hello.standing.answers {
+        // Who is about to begin needs to know others now, and everyone that we answer by now.
+        if !hello.standing.answers || said_answers != self.public_standing().answers {
             self.send_beat(peer);
         }
     }
@@ -473,12 +506,18 @@ impl Node {
         self.fill_view();
         self.drop_surplus_links();
         self.beats = self.beats.wrapping_add(1);
-        let to_all = self.beats.is_multiple_of(BEATS_TO_ALL);
-        self.beat_to(|node, id| to_all || node.view.contains(id));
+        let (told, pace) = (self.step_told_ns, self.counters.step_ns);
+        let changed = pace.max(told) > PACE_CHANGE.saturating_mul(pace.min(told));
+        if changed || self.beats.is_multiple_of(BEATS_TO_ALL) {
+            self.beat_to_all();
+        } else {
+            self.beat_to(|node, id| node.view.contains(id));
+        }
     }
 
     /// Beats to all links, when they must know now how we stand.
     pub(super) fn beat_to_all(&mut self) {
+        self.step_told_ns = self.counters.step_ns;
         self.beat_to(|_, _| true);
     }
 
@@ -506,14 +545,15 @@ impl Node {
         );
     }
 
-    /// Rotation leaves links that nobody draws from: beyond [`LINKS_KEPT_PER_MEMBER`] those idle
-    /// the longest are closed, so that joiners find a free one.
+    /// Rotation leaves links that nobody draws from: of members, beyond [`LINKS_KEPT_PER_MEMBER`],
+    /// those that were not used the longest are closed, so that joiners find a free one. Strangers
+    /// do not count, or they could push members out.
     fn drop_surplus_links(&mut self) {
         let kept = (LINKS_KEPT_PER_MEMBER * self.view.capacity() as f64) as usize;
-        let surplus = self.links.len().saturating_sub(kept);
-        let outside = self.links.iter().filter(|(id, _)| !self.view.contains(**id));
-        let mut idle: Vec<(Time, NodeId)> =
-            outside.map(|(id, link)| (link.tally.last.unwrap_or(link.since), *id)).collect();
+        let members = || self.links.iter().filter(|(_, link)| link.admitted());
+        let surplus = members().count().saturating_sub(kept);
+        let outside = members().filter(|(id, _)| !self.view.contains(**id));
+        let mut idle: Vec<(Time, NodeId)> = outside.map(|(id, link)| (link.used, *id)).collect();
         idle.sort_unstable();
         for (_, peer) in idle.into_iter().take(surplus) {
             self.send(peer, Message::Bye.into());
@@ -562,3 +602,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
