@@ -8,6 +8,7 @@ mod answers;
 mod disclosed;
 mod joining;
 mod links;
+mod neighbours;
 mod operator;
 mod pulling;
 mod rounds;

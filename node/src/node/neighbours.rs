@@ -1,0 +1,142 @@
+//! Whom we keep up with: beats, the view, surplus and silent links, partners to be left alone.
+
+use core::time::Duration;
+
+use rand::RngExt;
+use starling_protocol::fault::Denial;
+use starling_protocol::id::NodeId;
+use starling_protocol::limits::{BEAT_INTERVAL, COOLDOWN_MAX, HINTS_MAX};
+use starling_protocol::message::{Beat, Message};
+use starling_protocol::time::Time;
+
+use super::links::Link;
+use super::{Node, Output};
+
+/// Links kept for each place in the view: our own, those in whose views we are, and a few spare.
+const LINKS_KEPT_PER_MEMBER: f64 = 2.5;
+/// One beat in so many goes to all links, the others to the view: idle traffic must not grow with
+/// the number of views that hold us. These hear of it at the next beat if our pace has changed.
+const BEATS_TO_ALL: u64 = 12;
+/// By so much.
+const PACE_CHANGE: u64 = 2;
+
+impl Node {
+    pub(super) fn take_beat(&mut self, peer: NodeId, beat: Beat) {
+        let now = self.now;
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.standing = beat.standing;
+        // A peer that beats faster than it should must not steer whom we know.
+        if now < link.hints_from {
+            return;
+        }
+        link.hints_from = now + BEAT_INTERVAL / 2;
+        for hint in beat.hints.iter().filter(|hint| hint.id != self.me) {
+            self.view.learn(hint, false, &mut self.rng);
+        }
+        self.fill_view();
+    }
+
+    /// Once in [`BEAT_INTERVAL`].
+    pub(super) fn beat(&mut self) {
+        let jitter = self.rng.random_range(0.8..1.2);
+        self.next_beat = self.now + BEAT_INTERVAL.mul_f64(jitter);
+        self.view.give_up_on_unreachable(|id| self.links.contains_key(&id));
+        self.fill_view();
+        self.drop_surplus_links();
+        self.beats = self.beats.wrapping_add(1);
+        let (told, pace) = (self.step_told_ns, self.counters.step_ns);
+        let changed = pace.max(told) > PACE_CHANGE.saturating_mul(pace.min(told));
+        if changed || self.beats.is_multiple_of(BEATS_TO_ALL) {
+            self.beat_to_all();
+        } else {
+            self.beat_to(|node, id| node.view.contains(id));
+        }
+    }
+
+    /// Beats to all links, when they must know now how we stand.
+    pub(super) fn beat_to_all(&mut self) {
+        self.step_told_ns = self.counters.step_ns;
+        self.beat_to(|_, _| true);
+    }
+
+    fn beat_to(&mut self, wanted: impl Fn(&Self, NodeId) -> bool) {
+        let admitted = self.links.iter().filter(|(_, link)| link.admitted()).map(|(id, _)| *id);
+        let peers: Vec<NodeId> = admitted.filter(|id| wanted(self, *id)).collect();
+        for peer in peers {
+            self.send_beat(peer);
+        }
+    }
+
+    pub(super) fn send_beat(&mut self, peer: NodeId) {
+        let hints = self.view.hints(HINTS_MAX, |id| id != peer, &mut self.rng);
+        let standing = self.public_standing();
+        self.send(peer, Message::Beat(Beat { standing, hints }).into());
+    }
+
+    pub(super) fn fill_view(&mut self) {
+        let (links, scores, now, me) = (&self.links, &self.scores, self.now, self.me);
+        let banned = &self.banned;
+        self.view.fill(
+            |id| links.contains_key(&id),
+            |id| id != me && !scores.is_banned(id, now) && !banned.contains(&id),
+            &mut self.rng,
+        );
+    }
+
+    /// Rotation leaves links that nobody draws from: of members, beyond [`LINKS_KEPT_PER_MEMBER`],
+    /// those that were not used the longest are closed, so that joiners find a free one. Strangers
+    /// do not count, or they could push members out.
+    fn drop_surplus_links(&mut self) {
+        let kept = (LINKS_KEPT_PER_MEMBER * self.view.capacity() as f64) as usize;
+        let members = || self.links.iter().filter(|(_, link)| link.admitted());
+        let surplus = members().count().saturating_sub(kept);
+        let outside = members().filter(|(id, _)| !self.view.contains(**id));
+        let mut idle: Vec<(Time, NodeId)> = outside.map(|(id, link)| (link.used, *id)).collect();
+        idle.sort_unstable();
+        for (_, peer) in idle.into_iter().take(surplus) {
+            self.send(peer, Message::Bye.into());
+            self.disconnect(peer, "surplus");
+        }
+    }
+
+    pub(super) fn drop_silent_links(&mut self) {
+        let late = |link: &Link| link.hello_deadline().is_some_and(|at| self.now >= at);
+        let waits = |id: NodeId| self.admissions.iter().any(|admission| admission.peer == id);
+        let silent = self.links.iter().filter(|(id, link)| late(link) && !waits(**id));
+        let silent: Vec<NodeId> = silent.map(|(id, _)| *id).collect();
+        for peer in silent {
+            self.deny(peer, Denial::NotMember);
+        }
+    }
+
+    pub(super) fn dial(&mut self) {
+        let links = &self.links;
+        let due = self.view.due_for_dial(self.now, |id| links.contains_key(&id), &mut self.rng);
+        self.outputs.extend(due.into_iter().map(Output::Dial));
+    }
+
+    /// Leaves a failing partner alone for a while: twice as long each time, from what waiting for
+    /// it has cost.
+    pub(super) fn cool_down(&mut self, peer: NodeId) {
+        let jitter = self.rng.random_range(0.5..1.5);
+        let cost = self.latency.timeout(Duration::ZERO, Duration::ZERO);
+        let now = self.now;
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.failures = link.failures.saturating_add(1);
+            let factor = 2_f64.powi(link.failures.min(10).cast_signed()) * jitter;
+            link.cooldown_until = now + cost.mul_f64(factor).min(COOLDOWN_MAX);
+        }
+    }
+
+    /// Does not ask a partner again before its rounds have given us a token.
+    pub(super) fn spare(&mut self, peer: NodeId) {
+        let (steps, view) = (self.settings.steps_per_round, self.view.members().count());
+        let now = self.now;
+        if let Some(link) = self.links.get_mut(&peer) {
+            let round = Duration::from_nanos(link.standing.step_ns).saturating_mul(steps);
+            // Bounded before it is multiplied: a peer may claim any duration.
+            let wait = round.min(COOLDOWN_MAX).mul_f64(view as f64 / 2.0).min(COOLDOWN_MAX);
+            link.cooldown_until = link.cooldown_until.max(now + wait);
+        }
+    }
+}
