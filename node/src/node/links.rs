@@ -471,6 +471,3 @@ impl Node {
         Ticket::sign(&self.key, terms)?.to_text()
     }
 }
-
-#[cfg(test)]
-mod tests;

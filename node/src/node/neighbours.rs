@@ -140,3 +140,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use starling_protocol::fault::Rejection;
 use starling_protocol::message::Kind;
 
 use super::*;
