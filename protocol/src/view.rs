@@ -129,8 +129,7 @@ impl View {
         }
     }
 
-    /// Once in [`DRAWS_PER_ROTATION`] calls: drops one random member, if there is someone to take
-    /// its place.
+    /// Once in 32 calls: drops one random member, if there is someone to take its place.
     pub fn rotate(&mut self, rng: &mut ChaCha8Rng) {
         let others = self.candidates.len() > self.members.len();
         if others
