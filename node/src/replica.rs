@@ -31,6 +31,7 @@ pub struct Replica {
     network: NetworkId,
     model: Model,
     absolute: Codec,
+    snapshots: Codec,
     schedule: Schedule,
     rule: Rule,
     trainer: Trainer,
@@ -66,6 +67,7 @@ impl Replica {
             network: network.id,
             model: network.model.clone(),
             absolute: network.absolute_codec(),
+            snapshots: network.snapshot_codec(),
             schedule: network.schedule(),
             rule: settings.rule,
             trainer: Trainer::new(
@@ -305,8 +307,8 @@ impl Replica {
     }
 
     fn snapshot(&self) -> Encoded {
-        let (slab, _) = write_relative(self.absolute, &self.x, None);
-        Encoded { codec: self.absolute, base: None, slab }
+        let (slab, _) = write_relative(self.snapshots, &self.x, None);
+        Encoded { codec: self.snapshots, base: None, slab }
     }
 
     fn read_all(&self, models: &[Encoded]) -> Vec<Vec<f32>> {

@@ -214,11 +214,22 @@ impl Network {
         lengths.max().unwrap_or(0)
     }
 
-    /// The codec for first contacts and snapshots: the most compact that needs no reference.
+    /// The codec for first contacts of a pair: the most compact that needs no reference.
     #[must_use]
     pub fn absolute_codec(&self) -> Codec {
+        self.first_of(Self::ABSOLUTE)
+    }
+
+    /// The codec for snapshots. What int6 loses comes with the next exchange of a pair; a snapshot
+    /// has no next, and mixing by int6 snapshots cost the paranoid profile five points.
+    #[must_use]
+    pub fn snapshot_codec(&self) -> Codec {
+        self.first_of([Codec::Int8, Codec::Fp32, Codec::Int6])
+    }
+
+    fn first_of(&self, codecs: [Codec; 3]) -> Codec {
         let known = |codec: &Codec| self.spec.codecs.contains(codec);
-        Self::ABSOLUTE.into_iter().find(known).unwrap_or(Codec::Fp32)
+        codecs.into_iter().find(known).unwrap_or(Codec::Fp32)
     }
 }
 
