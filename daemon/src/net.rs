@@ -55,7 +55,7 @@ impl Members {
 
     /// Whether `node` is one, or becomes one soon: a reader may be ahead of the driver, which has
     /// not yet taken the Hello that came before the model.
-    async fn admit(&self, node: NodeId) -> bool {
+    async fn has_soon(&self, node: NodeId) -> bool {
         let (members, news) = &*self.0;
         let admitted = async {
             loop {

@@ -92,8 +92,7 @@ own_group() {
 require() {
   local tool
   ((EUID == 0)) || skip "not root"
-  for tool in curl dpkg findmnt ip jq nsenter perl pgrep pivot_root runuser script setpriv setsid \
-    unshare; do
+  for tool in dpkg findmnt ip nsenter pgrep pivot_root runuser setpriv setsid unshare; do
     command -v "$tool" >/dev/null || skip "$tool is missing"
   done
   [[ -x /lib/systemd/systemd ]] || skip "this machine has no systemd to boot"

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use starling_config::DataSource;
 use starling_config::render_network;
 use starling_node::spec::{Network, NetworkSpec};
 use starling_protocol::admission::{Certificate, check_chain, encode_chain};
@@ -58,15 +57,12 @@ pub fn run(options: &Join) -> Result<(), Failure> {
     say(format!("node     {node}"));
     say(format!("network  {} \"{}\"", admission.network.id.short(), admission.network.spec.name));
     say(format!("state    {}", directory.display()));
-    if !has_data(&store) {
+    // What cannot be read is told by the command that is next.
+    if setup::configuration(&store, None).is_ok_and(|config| !setup::has_data(&config)) {
         say(format!("first    set data.source in {}", store.path("starling.toml").display()));
     }
     say(format!("next     {}", setup::how_to_start(&directory)));
     Ok(())
-}
-
-fn has_data(store: &Store) -> bool {
-    setup::configuration(store, None).is_ok_and(|config| config.data != DataSource::None)
 }
 
 /// A node that has learnt something belongs to its network.

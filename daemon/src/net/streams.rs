@@ -153,7 +153,7 @@ impl Streams {
         let header = open_header(&self.border, peer, &prefix)?;
         let length = header.payload_len();
         let turn = if header.has_slab() && self.border.model_bytes_max > 0 {
-            if !self.members.admit(peer).await {
+            if !self.members.has_soon(peer).await {
                 return Err(Rejection::Unexpected);
             }
             Some(self.models.acquire().await.map_err(|_| Rejection::Truncated)?)

@@ -15,9 +15,10 @@ use super::{Node, Output};
 /// Links kept for each place in the view: our own, those in whose views we are, and a few spare.
 const LINKS_KEPT_PER_MEMBER: f64 = 2.5;
 /// One beat in so many goes to all links, the others to the view: idle traffic must not grow with
-/// the number of views that hold us. These hear of it at the next beat if our pace has changed.
+/// the number of views that hold us.
 const BEATS_TO_ALL: u64 = 12;
-/// By so much.
+/// A step that takes so many times what all were last told, or what they were told so many times
+/// it, goes to all at the next beat: time-outs of whoever draws us follow from it.
 const PACE_CHANGE: u64 = 2;
 
 impl Node {
