@@ -34,6 +34,33 @@ pub enum Codec {
     Int6 = 4,
 }
 
+/// A set of codecs: bit n is codec n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Codecs(u32);
+
+impl Codecs {
+    /// All that this build knows.
+    pub const ALL: Self = Self((1 << Codec::ALL.len()) - 1);
+
+    /// The set with these bits; unknown ones are kept, for a newer node may set them.
+    #[must_use]
+    pub fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Its bits.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether `codec` is in it.
+    #[must_use]
+    pub fn contains(self, codec: Codec) -> bool {
+        self.0 & 1 << codec as u32 != 0
+    }
+}
+
 /// Bytes or values that the codec refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompressError {
@@ -89,11 +116,11 @@ impl Codec {
         matches!(self, Self::Int6 | Self::Ref3)
     }
 
-    /// Replaces `bytes` with the encoding of `values`.
+    /// Replaces `bytes` with the encoding of `values`, and `values` with what a decoder will find.
     ///
     /// # Errors
     /// [`CompressError::NotFinite`].
-    pub fn encode(self, values: &[f32], bytes: &mut Vec<u8>) -> Result<(), CompressError> {
+    pub fn encode(self, values: &mut [f32], bytes: &mut Vec<u8>) -> Result<(), CompressError> {
         if let Some(index) = first_non_finite(values) {
             return Err(CompressError::NotFinite(index));
         }
@@ -101,8 +128,15 @@ impl Codec {
         bytes.reserve(self.encoded_len_max(values.len()));
         match self {
             Self::Fp32 => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
-            Self::Bf16 => bytes
-                .extend(values.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes())),
+            Self::Bf16 => {
+                for value in values.iter_mut() {
+                    // Rounding up may overflow to infinity, which no decoder takes.
+                    let short = half::bf16::from_f32(*value);
+                    let short = if short.is_finite() { short } else { truncated(*value) };
+                    bytes.extend_from_slice(&short.to_le_bytes());
+                    *value = short.to_f32();
+                }
+            }
             Self::Int8 => blocks::encode(values, bytes),
             Self::Ref3 => entropy::REF3.encode(values, bytes),
             Self::Int6 => entropy::INT6.encode(values, bytes),
@@ -141,6 +175,11 @@ impl Codec {
     }
 }
 
+/// The upper half of an fp32.
+fn truncated(value: f32) -> half::bf16 {
+    half::bf16::from_bits((value.to_bits() >> 16) as u16)
+}
+
 impl fmt::Display for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -171,10 +210,12 @@ mod tests {
     use super::*;
 
     fn round_trip(codec: Codec, values: &[f32]) -> Vec<f32> {
-        let (mut bytes, mut decoded) = (Vec::new(), Vec::new());
-        codec.encode(values, &mut bytes).expect("finite");
+        let (mut bytes, mut decoded, mut seen) = (Vec::new(), Vec::new(), values.to_vec());
+        codec.encode(&mut seen, &mut bytes).expect("finite");
         assert!(codec.may_be_len(bytes.len(), values.len()));
         codec.decode(&bytes, values.len(), &mut decoded).expect("own bytes");
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&seen), bits(&decoded), "{codec}: both ends must hold the same bits");
         decoded
     }
 
@@ -202,7 +243,7 @@ mod tests {
         ];
         for (codec, expected) in golden {
             let mut bytes = Vec::new();
-            codec.encode(&values, &mut bytes).expect("finite");
+            codec.encode(&mut values.clone(), &mut bytes).expect("finite");
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(hex, expected.replace(' ', ""), "{codec}");
         }
@@ -222,10 +263,10 @@ mod tests {
         for codec in Codec::ALL {
             let mut bytes = Vec::new();
             assert_eq!(
-                codec.encode(&[0.0, f32::NAN], &mut bytes),
+                codec.encode(&mut [0.0, f32::NAN], &mut bytes),
                 Err(CompressError::NotFinite(1))
             );
-            codec.encode(&[1.0; 100], &mut bytes).expect("finite");
+            codec.encode(&mut [1.0; 100], &mut bytes).expect("finite");
             for wrong in [&bytes[..bytes.len() - 1], &[bytes.as_slice(), &[0]].concat()] {
                 let error = codec.decode(wrong, 100, &mut values);
                 assert!(error.is_err(), "{codec}");
@@ -252,8 +293,18 @@ mod tests {
         for codec in Codec::ALL {
             assert_eq!(codec.to_string().parse(), Ok(codec));
             assert_eq!(Codec::from_byte(codec as u8), Some(codec));
+            assert!(Codecs::ALL.contains(codec));
+            assert!(!Codecs::from_bits(Codecs::ALL.bits() & !(1 << codec as u32)).contains(codec));
         }
         assert!("pickle".parse::<Codec>().is_err());
+    }
+
+    #[test]
+    fn the_largest_values_stay_finite() {
+        for codec in Codec::ALL {
+            let decoded = round_trip(codec, &[f32::MAX, f32::MIN, 1.0]);
+            assert_eq!(first_non_finite(&decoded), None, "{codec}");
+        }
     }
 
     proptest! {
@@ -282,7 +333,25 @@ mod tests {
                     }
                 }
             }
+            round_trip(Codec::Bf16, &values);
             prop_assert_eq!(round_trip(Codec::Fp32, &values), values);
+        }
+
+        #[test]
+        fn damaged_encodings_decode_to_finite_values_or_not_at_all(
+            values in proptest::collection::vec(-10_f32..10.0, 1..700),
+            flips in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
+            codec in proptest::sample::select(Codec::ALL.to_vec()),
+        ) {
+            let (mut bytes, mut back, count) = (Vec::new(), Vec::new(), values.len());
+            codec.encode(&mut values.clone(), &mut bytes).expect("finite");
+            for (place, byte) in flips {
+                *place.get_mut(&mut bytes) = byte;
+            }
+            if codec.decode(&bytes, count, &mut back).is_ok() {
+                prop_assert_eq!(back.len(), count);
+                prop_assert_eq!(first_non_finite(&back), None);
+            }
         }
 
         #[test]

@@ -1,38 +1,23 @@
 //! Mixing: what becomes of a node's parameters when another node's arrive.
 
+use crate::params::{dot, sum_of};
+
 pub mod filter;
 pub mod gate;
 pub mod outer;
 pub mod robust;
 
-/// Partial sums kept apart so that the compiler can use vector registers; the order of additions
-/// is the same on every run.
-const LANES: usize = 16;
-
-fn sum_of_squares(values: impl Iterator<Item = f32>, lanes: &mut [f64; LANES]) {
-    for (place, value) in values.enumerate() {
-        lanes[place % LANES] += f64::from(value) * f64::from(value);
-    }
-}
-
 /// Euclidean norm, accumulated in f64.
 #[must_use]
 pub fn norm(values: &[f32]) -> f64 {
-    let mut lanes = [0.0; LANES];
-    for chunk in values.chunks(LANES) {
-        sum_of_squares(chunk.iter().copied(), &mut lanes);
-    }
-    lanes.iter().sum::<f64>().sqrt()
+    dot(values, values).sqrt()
 }
 
 /// Euclidean distance of two vectors of one length, accumulated in f64.
 #[must_use]
 pub fn distance(a: &[f32], b: &[f32]) -> f64 {
-    let mut lanes = [0.0; LANES];
-    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
-        sum_of_squares(a.iter().zip(b).map(|(a, b)| a - b), &mut lanes);
-    }
-    lanes.iter().sum::<f64>().sqrt()
+    let square = |a: f32, b: f32| f64::from(a - b) * f64::from(a - b);
+    sum_of(a, b, square).sqrt()
 }
 
 /// `x += weight * (target - source)`.

@@ -325,13 +325,14 @@ fn softmax_delta(logits: &[f32], labels: &[u16], delta: &mut [f32]) -> f64 {
     for ((logits, delta), label) in
         logits.chunks_exact(classes).zip(delta.chunks_exact_mut(classes)).zip(labels)
     {
-        loss += cross_entropy(logits, *label);
         let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let own = logits.get(usize::from(*label)).copied().unwrap_or(f32::NEG_INFINITY);
         let mut sum = 0.0;
         for (value, logit) in delta.iter_mut().zip(logits) {
             *value = (logit - top).exp();
             sum += *value;
         }
+        loss += f64::from(sum.ln() - (own - top));
         for value in delta.iter_mut() {
             *value *= scale / sum;
         }

@@ -1,7 +1,7 @@
 //! What the state machine asks of the owner of the weights, and what it is told in return: bytes
 //! and scalars, never vectors.
 
-use starling_learning::compress::Codec;
+use starling_learning::compress::{Codec, Codecs};
 use starling_protocol::id::NodeId;
 
 /// Terms under which a partner's model may be merged.
@@ -53,6 +53,8 @@ pub enum Job {
         peer: NodeId,
         /// Relative to what.
         base: Base,
+        /// What the partner decodes.
+        codecs: Codecs,
     },
     /// The partner's reply to what we encoded last.
     Absorb {
@@ -73,6 +75,8 @@ pub enum Job {
         terms: Option<MergeTerms>,
         /// Whether to score it on our hold-out rows.
         score: bool,
+        /// What the partner decodes.
+        codecs: Codecs,
     },
     /// The round ends: outer step, served average.
     Finish {
@@ -83,6 +87,8 @@ pub enum Job {
     Snapshot {
         /// The newcomer.
         peer: NodeId,
+        /// What it decodes.
+        codecs: Codecs,
     },
     /// Mix ours with these, of which `trim` may be hostile.
     Mix {
@@ -112,6 +118,8 @@ pub struct Merge {
     pub accepted: bool,
     /// Share of its weight that the direction filter left.
     pub trusted: f64,
+    /// Share of the difference that our model moved by: weight, clip and trust together.
+    pub moved: f64,
 }
 
 /// What a job came to.
@@ -159,7 +167,7 @@ pub enum Done {
     Snapshot(Encoded),
     /// [`Job::Mix`]: how many could be used.
     Mixed(usize),
-    /// [`Job::Adopt`]: how many could be used.
+    /// [`Job::Adopt`]: how many were used; none if what they came to cannot be a model of this task.
     Adopted(usize),
     /// [`Job::Checkpoint`].
     Checkpoint(Vec<u8>),

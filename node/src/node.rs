@@ -5,6 +5,7 @@
 //! the partner is awaited nobody else is answered, so that one exchange is applied at a time.
 
 mod answers;
+mod conduct;
 mod disclosed;
 mod joining;
 mod links;
@@ -35,7 +36,6 @@ use starling_protocol::message::Hint;
 use starling_protocol::score::Scores;
 use starling_protocol::time::Time;
 use starling_protocol::view::View;
-use starling_protocol::window::ReplayWindow;
 
 pub use self::disclosed::{Disclosed, Sent};
 pub use self::links::Peer;
@@ -49,8 +49,12 @@ use crate::settings::Settings;
 use crate::spec::Network;
 use crate::worker::JobId;
 
+use self::conduct::Conducts;
 use self::links::Link;
 use self::rounds::{Counters, Stage};
+
+/// What a node that has no rounds of its own any more takes for one at least.
+const ROUND_TIME_MIN: Duration = Duration::from_millis(10);
 
 /// What happens to a node.
 #[derive(Debug)]
@@ -192,7 +196,11 @@ pub struct Node {
     addresses: Vec<String>,
     view: View,
     links: BTreeMap<NodeId, Link>,
-    windows: BTreeMap<NodeId, ReplayWindow>,
+    conducts: Conducts,
+    /// Own rounds, by which peers earn the right to ask. Where there are none any more, time goes on
+    /// for them at the pace that they had.
+    token_rounds: f64,
+    tokens_at: Time,
     scores: Scores,
     latency: Latency,
     distances: Distances,
@@ -257,7 +265,9 @@ impl Node {
             addresses: Vec::new(),
             view,
             links: BTreeMap::new(),
-            windows: BTreeMap::new(),
+            conducts: Conducts::default(),
+            token_rounds: 0.0,
+            tokens_at: Time::ZERO,
             scores: Scores::default(),
             distances: Distances::default(),
             ages: Ages::default(),
@@ -286,6 +296,7 @@ impl Node {
     /// to be performed in order.
     pub fn step(&mut self, now: Time, input: Input) -> Vec<Output> {
         self.now = now;
+        self.earn_tokens();
         match input {
             Input::Start => self.start(),
             Input::Tick => {}
@@ -334,6 +345,15 @@ impl Node {
             self.phase = Phase::Train;
         }
         self.fill_view();
+    }
+
+    fn earn_tokens(&mut self) {
+        let elapsed = self.now.since(self.tokens_at);
+        self.tokens_at = self.now;
+        if self.phase == Phase::Done || self.paused {
+            let round = self.counters.round_time.max(ROUND_TIME_MIN);
+            self.token_rounds += elapsed.as_secs_f64() / round.as_secs_f64();
+        }
     }
 
     fn run_timers(&mut self) {
@@ -440,14 +460,15 @@ impl Node {
 
     /// Every table of ours that grows: its name, its size, and the bound that the size keeps.
     #[must_use]
-    pub fn limits(&self) -> [(&'static str, usize, usize); 9] {
+    pub fn limits(&self) -> [(&'static str, usize, usize); 10] {
         let view = self.view.capacity();
         let links = LINKS_PER_MEMBER * view;
         [
             ("links", self.links.len(), links),
             ("view", self.view.members().count(), view),
             ("candidates", self.view.candidates_len(), CANDIDATES_PER_MEMBER * view),
-            ("replay_windows", self.windows.len(), SCORES_MAX.max(links)),
+            ("peers_remembered", self.conducts.len(), SCORES_MAX.max(links)),
+            ("admissions", self.admissions.len(), links),
             ("jobs_pending", self.pending.len(), JOBS_PENDING_MAX),
             ("cross_scores", self.cross.len(), CROSS_SCORES_MAX),
             ("tickets_counted", self.standing.tickets.len(), TICKETS_COUNTED_MAX),
@@ -501,7 +522,11 @@ impl Node {
     /// Linked members, at `now`.
     pub fn peer_table(&self, now: Time) -> impl Iterator<Item = Peer> + '_ {
         let admitted = self.links.iter().filter(|(_, link)| link.admitted());
-        admitted.map(move |(id, link)| link.peer(*id, now, self.standing.round))
+        let round = self.standing.round;
+        admitted.map(move |(id, link)| {
+            let quarantined = self.conducts.get(*id).is_some_and(|known| known.is_quarantined(round));
+            link.peer(*id, now, quarantined)
+        })
     }
 
     /// Usual distance of models from their mean, by the length of ours.

@@ -1,6 +1,6 @@
 //! The one owner of a node's weights. It does jobs and knows nothing of time or the network.
 
-use starling_learning::compress::Codec;
+use starling_learning::compress::{Codec, Codecs};
 use starling_learning::data::Shard;
 use starling_learning::eval::{Evaluation, evaluate};
 use starling_learning::mix::filter::DirectionFilter;
@@ -8,11 +8,11 @@ use starling_learning::mix::gate::{Verdict, judge};
 use starling_learning::mix::outer::Average;
 use starling_learning::mix::robust::{coordinate_median, nearest_neighbour_means, trimmed_mean};
 use starling_learning::mix::{add_scaled_difference, distance, norm};
-use starling_learning::model::{Model, Workspace};
+use starling_learning::model::Workspace;
 use starling_learning::optim::Schedule;
 use starling_learning::params::first_non_finite;
 use starling_learning::trainer::Trainer;
-use starling_protocol::id::{NetworkId, NodeId};
+use starling_protocol::id::NodeId;
 
 use crate::checkpoint::{self, Vectors};
 use crate::jobs::{Base, Done, Encoded, Job, Merge, MergeTerms};
@@ -22,16 +22,17 @@ use crate::spec::Network;
 
 /// Peers whose direction the direction filter remembers.
 const FILTER_PEERS_MAX: usize = 64;
+/// Hold-out rows that a model is tried on before it is adopted.
+const ADOPTED_ROWS: usize = 256;
 /// A mean loss beyond this many times the usual one means that training has diverged.
 const DIVERGED: f64 = 4.0;
+/// Rounds after that in which the outer step is taken at half its rate.
+const CALM_ROUNDS: u32 = 50;
 
 /// Weights, momentum, served average, references and the trainer.
 #[derive(Clone, Debug)]
 pub struct Replica {
-    network: NetworkId,
-    model: Model,
-    absolute: Codec,
-    snapshots: Codec,
+    network: Network,
     schedule: Schedule,
     rule: Rule,
     trainer: Trainer,
@@ -47,6 +48,7 @@ pub struct Replica {
     update_norm: f64,
     usual_loss: f64,
     diverged: bool,
+    calm_rounds: u32,
     merged: bool,
     idle_rounds: u32,
     /// Our model as the partner of the open exchange decoded it.
@@ -64,17 +66,15 @@ impl Replica {
         let training = &network.spec.training;
         let x = network.genesis();
         Self {
-            network: network.id,
-            model: network.model.clone(),
-            absolute: network.absolute_codec(),
-            snapshots: network.snapshot_codec(),
+            network: network.clone(),
             schedule: network.schedule(),
             rule: settings.rule,
             trainer: Trainer::new(
                 train,
                 training.batch as usize,
                 training.momentum as f32,
-                settings.seed,
+                // Not the same batches again after each restart.
+                settings.seed ^ secret,
             ),
             holdout,
             score_rows: settings.score_rows,
@@ -86,6 +86,7 @@ impl Replica {
             update_norm: 0.0,
             usual_loss: (network.spec.model.classes as f64).ln(),
             diverged: false,
+            calm_rounds: 0,
             merged: false,
             idle_rounds: 0,
             sent: Vec::new(),
@@ -133,7 +134,7 @@ impl Replica {
     /// Scores the served parameters on up to `rows` rows, or all.
     #[must_use]
     pub fn evaluate(&mut self, shard: &Shard, rows: Option<usize>) -> Evaluation {
-        evaluate(&self.model, self.served.values(), shard, rows, &mut self.space)
+        evaluate(&self.network.model, self.served.values(), shard, rows, &mut self.space)
     }
 
     pub(crate) fn replace_params(&mut self, params: &[f32]) {
@@ -158,18 +159,14 @@ impl Replica {
     /// One local step at `age`; its loss.
     pub(crate) fn train_step(&mut self, age: f64) -> f64 {
         let rate = self.schedule.rate_at(age);
-        self.trainer.step(&self.model, &mut self.x, rate, &mut self.space)
+        self.trainer.step(&self.network.model, &mut self.x, rate, &mut self.space)
     }
 
     /// Takes the measure of the local update; the loss, or the usual one if training diverged.
     pub(crate) fn end_training(&mut self, loss: f64) -> f64 {
         let broken = first_non_finite(&self.x).is_some();
         if broken || !loss.is_finite() || loss > DIVERGED * self.usual_loss.max(1.0) {
-            self.x.clone_from_slice(self.served.values());
-            self.anchor.clone_from(&self.x);
-            self.base.clone_from(&self.x);
-            self.velocity.fill(0.0);
-            self.diverged = true;
+            self.fall_back();
             return self.usual_loss;
         }
         self.update_norm = distance(&self.x, &self.base);
@@ -177,21 +174,31 @@ impl Replica {
         loss
     }
 
+    /// Back to the served model, without momentum.
+    fn fall_back(&mut self) {
+        self.x.clone_from_slice(self.served.values());
+        self.anchor.clone_from(&self.x);
+        self.base.clone_from(&self.x);
+        self.velocity.fill(0.0);
+        self.diverged = true;
+        self.calm_rounds = CALM_ROUNDS;
+    }
+
     /// Does any job but training.
     pub(crate) fn perform(&mut self, job: Job) -> Option<Done> {
         Some(match job {
             Job::Train { .. } => return None,
-            Job::Encode { peer, base } => Done::Encoded(self.encode(peer, base)),
+            Job::Encode { peer, base, codecs } => Done::Encoded(self.encode(peer, base, codecs)),
             Job::Absorb { peer, reply, terms } => self.absorb(peer, &reply, &terms),
-            Job::Answer { peer, request, terms, score } => {
-                self.answer(peer, &request, terms.as_ref(), score)
+            Job::Answer { peer, request, terms, score, codecs } => {
+                self.answer(peer, &request, terms.as_ref(), score, codecs)
             }
             Job::Finish { age } => self.finish(age),
-            Job::Snapshot { .. } => Done::Snapshot(self.snapshot()),
+            Job::Snapshot { codecs, .. } => Done::Snapshot(self.snapshot(codecs)),
             Job::Mix { models, trim } => Done::Mixed(self.mix(&models, trim)),
             Job::Adopt { snapshots } => Done::Adopted(self.adopt(&snapshots)),
             Job::Checkpoint { standing } => Done::Checkpoint(checkpoint::encode(
-                self.network,
+                self.network.id,
                 &standing,
                 [&self.x, &self.anchor, &self.velocity, self.served.values()],
                 &self.references.recent(),
@@ -199,16 +206,20 @@ impl Replica {
         })
     }
 
-    fn encode(&mut self, peer: NodeId, base: Base) -> Encoded {
-        let reference = match (self.rule.codec, base) {
+    fn encode(&mut self, peer: NodeId, base: Base, codecs: Codecs) -> Encoded {
+        // A member decodes one of the network's absolute codecs, or it would not be linked.
+        let absolute = self.network.absolute_codec(codecs).unwrap_or(Codec::Fp32);
+        let wanted = self.rule.codec;
+        let wanted = if codecs.contains(wanted) { wanted } else { absolute };
+        let reference = match (wanted, base) {
             (Codec::Ref3, Base::Newest) => self.references.newest(peer),
             (Codec::Ref3, Base::Held(hash)) => {
                 self.references.find(peer, hash).map(|values| (values, hash))
             }
             _ => None,
         };
-        let codec = match (self.rule.codec, &reference) {
-            (Codec::Ref3, None) => self.absolute,
+        let codec = match (wanted, &reference) {
+            (Codec::Ref3, None) => absolute,
             (codec, _) => codec,
         };
         let (reference, base) = reference.unzip();
@@ -233,6 +244,7 @@ impl Replica {
         request: &Encoded,
         terms: Option<&MergeTerms>,
         score: bool,
+        codecs: Codecs,
     ) -> Done {
         let reference = match request.base {
             None => None,
@@ -250,14 +262,15 @@ impl Replica {
         // Relative to what we just read, ours is a small difference, whatever theirs came as. Who
         // asks with exact models wants exact ones.
         let coarse = matches!(request.codec, Codec::Int6 | Codec::Int8);
-        let small = self.rule.codec == Codec::Ref3 && coarse;
+        let small = self.rule.codec == Codec::Ref3 && coarse && codecs.contains(Codec::Ref3);
         let codec = if small { Codec::Ref3 } else { request.codec };
         let (slab, ours) = write_relative(codec, &self.x, Some(&theirs));
         self.references.remember(peer, request.base, &ours, &theirs);
         let merge = terms.map(|terms| self.merge(peer, &theirs, &ours, terms));
         let score = score.then(|| {
             let rows = Some(self.score_rows);
-            let found = evaluate(&self.model, &theirs, &self.holdout, rows, &mut self.space);
+            let model = &self.network.model;
+            let found = evaluate(model, &theirs, &self.holdout, rows, &mut self.space);
             (found.correct, found.total)
         });
         let reply = Encoded { codec, base: None, slab };
@@ -277,12 +290,13 @@ impl Replica {
                 self.shift(theirs, ours, pull);
                 self.anchor.clone_from(&self.x);
             }
-            return Merge { distance, accepted: false, trusted: 1.0 };
+            return Merge { distance, accepted: false, trusted: 1.0, moved: 0.0 };
         };
         let trusted = if self.rule.filter { self.filter.observe(peer, theirs) } else { 1.0 };
-        self.shift(theirs, ours, terms.weight * clip * trusted);
+        let moved = terms.weight * clip * trusted;
+        self.shift(theirs, ours, moved);
         self.merged = true;
-        Merge { distance, accepted: true, trusted }
+        Merge { distance, accepted: true, trusted, moved }
     }
 
     fn shift(&mut self, theirs: &[f32], ours: &[f32], weight: f64) {
@@ -296,9 +310,15 @@ impl Replica {
             self.idle_rounds += 1;
         } else {
             self.idle_rounds = 0;
-            if let Some(outer) = &self.rule.outer {
+            if let Some(mut outer) = self.rule.outer {
+                outer.rate *= if self.calm_rounds > 0 { 0.5 } else { 1.0 };
                 outer.step(&mut self.x, &mut self.anchor, &mut self.velocity, self.update_norm);
             }
+        }
+        self.calm_rounds = self.calm_rounds.saturating_sub(1);
+        // Finite values may add up to infinite ones where no gate keeps them apart.
+        if first_non_finite(&self.x).is_some() {
+            self.fall_back();
         }
         if self.schedule.serves(age) {
             self.served.update(&self.x);
@@ -306,9 +326,10 @@ impl Replica {
         Done::Finished { norm: norm(&self.x), diverged: core::mem::take(&mut self.diverged) }
     }
 
-    fn snapshot(&self) -> Encoded {
-        let (slab, _) = write_relative(self.snapshots, &self.x, None);
-        Encoded { codec: self.snapshots, base: None, slab }
+    fn snapshot(&self, codecs: Codecs) -> Encoded {
+        let codec = self.network.snapshot_codec(codecs).unwrap_or(Codec::Fp32);
+        let (slab, _) = write_relative(codec, &self.x, None);
+        Encoded { codec, base: None, slab }
     }
 
     fn read_all(&self, models: &[Encoded]) -> Vec<Vec<f32>> {
@@ -335,31 +356,35 @@ impl Replica {
     fn adopt(&mut self, snapshots: &[Encoded]) -> usize {
         let decoded = self.read_all(snapshots);
         let models: Vec<&[f32]> = decoded.iter().map(Vec::as_slice).collect();
-        if let Some(median) = coordinate_median(&models) {
+        if let Some(median) = coordinate_median(&models).filter(|median| self.may_adopt(median)) {
             let velocity = vec![0.0; median.len()];
             let (anchor, served) = (median.clone(), median.clone());
             let references = Vec::new();
             self.restore(Vectors { x: median, anchor, velocity, served, references });
+            return models.len();
         }
-        models.len()
+        0
+    }
+
+    /// Whether it may be a model of this task: one that training would only diverge from again
+    /// must not become what we fall back to.
+    fn may_adopt(&mut self, params: &[f32]) -> bool {
+        let limit = DIVERGED * (self.network.spec.model.classes as f64).ln();
+        let (model, rows) = (&self.network.model, Some(ADOPTED_ROWS));
+        let found = evaluate(model, params, &self.holdout, rows, &mut self.space);
+        first_non_finite(params).is_none() && (found.total == 0 || found.loss <= limit)
     }
 }
 
 /// Encodes `values` relative to `reference`; also what the other end will decode.
 fn write_relative(codec: Codec, values: &[f32], reference: Option<&[f32]>) -> (Vec<u8>, Vec<f32>) {
-    let (mut slab, mut decoded) = (Vec::new(), Vec::new());
-    let difference: Vec<f32>;
-    let written = match reference {
-        Some(reference) => {
-            difference = values.iter().zip(reference).map(|(own, mid)| own - mid).collect();
-            &difference
-        }
-        None => values,
+    let mut slab = Vec::new();
+    let mut decoded: Vec<f32> = match reference {
+        Some(reference) => values.iter().zip(reference).map(|(own, mid)| own - mid).collect(),
+        None => values.to_vec(),
     };
-    // Neither fails: training restores values that are no numbers, and the bytes are our own.
-    if codec.encode(written, &mut slab).is_ok()
-        && codec.decode(&slab, values.len(), &mut decoded).is_ok()
-    {
+    // It does not fail: training restores values that are no numbers.
+    if codec.encode(&mut decoded, &mut slab).is_ok() {
         add_reference(&mut decoded, reference);
     }
     (slab, decoded)

@@ -1,7 +1,7 @@
 //! What a network is: everything its nodes must agree on, and the id that follows from it.
 
 use serde::{Deserialize, Serialize};
-use starling_learning::compress::Codec;
+use starling_learning::compress::{Codec, Codecs};
 use starling_learning::model::{Model, ModelError, ModelSpec};
 use starling_learning::optim::Schedule;
 use starling_protocol::codec::{self, CodecError};
@@ -214,22 +214,23 @@ impl Network {
         lengths.max().unwrap_or(0)
     }
 
-    /// The codec for first contacts of a pair: the most compact that needs no reference.
+    /// The codec for first contacts with a partner that decodes `codecs`: the most compact that
+    /// needs no reference. None if it decodes none of this network's.
     #[must_use]
-    pub fn absolute_codec(&self) -> Codec {
-        self.first_of(Self::ABSOLUTE)
+    pub fn absolute_codec(&self, codecs: Codecs) -> Option<Codec> {
+        self.first_of(Self::ABSOLUTE, codecs)
     }
 
     /// The codec for snapshots. What int6 loses comes with the next exchange of a pair; a snapshot
     /// has no next, and mixing by int6 snapshots cost the paranoid profile five points.
     #[must_use]
-    pub fn snapshot_codec(&self) -> Codec {
-        self.first_of([Codec::Int8, Codec::Fp32, Codec::Int6])
+    pub fn snapshot_codec(&self, codecs: Codecs) -> Option<Codec> {
+        self.first_of([Codec::Int8, Codec::Fp32, Codec::Int6], codecs)
     }
 
-    fn first_of(&self, codecs: [Codec; 3]) -> Codec {
-        let known = |codec: &Codec| self.spec.codecs.contains(codec);
-        codecs.into_iter().find(known).unwrap_or(Codec::Fp32)
+    fn first_of(&self, wanted: [Codec; 3], codecs: Codecs) -> Option<Codec> {
+        let common = |codec: &Codec| self.spec.codecs.contains(codec) && codecs.contains(*codec);
+        wanted.into_iter().find(common)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use starling_learning::compress::Codec;
+use starling_learning::compress::{Codec, Codecs};
 use starling_learning::data::Shard;
 use starling_learning::data::digits::digits;
 use starling_learning::model::ModelSpec;
@@ -66,10 +66,10 @@ fn an_exchange_keeps_the_mean_and_brings_the_two_together() {
             train(&mut one);
             train(&mut two);
             let before = mean([&one, &two]);
-            let job = Job::Encode { peer: answerer, base: Base::Newest };
+            let job = Job::Encode { peer: answerer, base: Base::Newest, codecs: Codecs::ALL };
             let request = encoded(one.submit(JobId(1), job));
             let (peer, score) = (asker, false);
-            let job = Job::Answer { peer, request, terms: Some(terms), score };
+            let job = Job::Answer { peer, request, terms: Some(terms), score, codecs: Codecs::ALL };
             let reply = encoded(two.submit(JobId(2), job));
             one.submit(JobId(3), Job::Absorb { peer: answerer, reply, terms });
             let after = mean([&one, &two]);

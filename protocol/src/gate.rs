@@ -58,20 +58,23 @@ impl Ages {
 
     /// What a claim is taken for. One that is above the usual difference by more than twice the
     /// usual deviation and two rounds of `round_steps` is taken for a usual one, so a liar moves
-    /// nothing, and a node that was away still believes the many who tell it so. While few claims
-    /// are known, none is believed beyond twice our own age and a few rounds. Low claims are
-    /// believed: slow nodes make them, and they cost the claimant its weight.
+    /// nothing, and a node that was away still believes the many who tell it so. One as far below
+    /// is taken for the lowest usual one: slow nodes make such claims too, but a flock must not be
+    /// kept young by a few. While few claims are known, none is believed beyond twice our own age
+    /// and a few rounds, or a few rounds below half of it.
     #[must_use]
     pub fn believe(&self, claim: f64, own_age: f64, round_steps: f64) -> f64 {
         if self.0.len() < Self::ENOUGH {
-            return claim.min(2.0 * own_age + 16.0 * round_steps);
+            let few = 16.0 * round_steps;
+            return claim.clamp((0.5 * own_age - few).max(0.0), 2.0 * own_age + few);
         }
         let usual = lower_median(self.0.iter().copied()).unwrap_or_default();
         let deviations = self.0.iter().map(|difference| (difference - usual).abs());
         let limit = 2.0 * lower_median(deviations).unwrap_or_default() + 2.0 * round_steps;
         let difference = claim - own_age;
         let high = difference > usual + limit;
-        own_age + if high { usual } else { difference }
+        let believed = if high { usual } else { difference.max(usual - limit) };
+        (own_age + believed).max(0.0)
     }
 }
 
@@ -158,7 +161,8 @@ mod tests {
         }
         assert_eq!(ages.believe(1e15, 200.0, 4.0), 202.0);
         assert_eq!(ages.believe(205.0, 200.0, 4.0), 205.0);
-        assert_eq!(ages.believe(150.0, 200.0, 4.0), 150.0);
+        assert_eq!(ages.believe(195.0, 200.0, 4.0), 195.0);
+        assert_eq!(ages.believe(110.0, 200.0, 4.0), 192.0, "usual: 2, deviation: 1, two rounds: 8");
     }
 
     #[test]

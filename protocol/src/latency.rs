@@ -11,6 +11,9 @@ use crate::limits::{
 /// anything, and a slow device is still a partner.
 const SLOWER_MAX: u32 = 6;
 
+/// See [`Latency::usual`].
+const MEDIANS_MAX: u32 = 4;
+
 /// Durations of recent exchanges: whole, and without the step that the partner had to finish.
 #[derive(Clone, Debug, Default)]
 pub struct Latency {
@@ -41,10 +44,21 @@ impl Latency {
     }
 
     /// What an exchange takes at most as a rule, apart from the partner's step: the ninetieth
-    /// percentile.
+    /// percentile, but no more than four medians, or a few partners that answer just in time would
+    /// raise it each time.
     #[must_use]
     pub fn usual(&self) -> Option<Duration> {
-        quantile(self.recent.iter().map(|(_, rest)| *rest), 0.9).or(self.before)
+        let rest = || self.recent.iter().map(|(_, rest)| *rest);
+        let slow = quantile(rest(), 0.9).zip(quantile(rest(), 0.5));
+        slow.map(|(slow, median)| slow.min(median * MEDIANS_MAX)).or(self.before)
+    }
+
+    /// Whether an exchange of this duration, with a partner whose local step takes `partner_step`,
+    /// took more than twice what is usual.
+    #[must_use]
+    pub fn is_unusual(&self, duration: Duration, partner_step: Duration) -> bool {
+        let usual = self.usual().unwrap_or(EXCHANGE_TIMEOUT_FIRST).max(EXCHANGE_TIMEOUT_MIN);
+        duration.saturating_sub(partner_step) > usual * 2
     }
 
     /// How long to wait for a partner whose local step takes `partner_step`, where ours takes
@@ -93,6 +107,20 @@ mod tests {
         }
         assert_eq!(latency.timeout(Duration::ZERO, MS), EXCHANGE_TIMEOUT_MIN);
         assert_eq!(latency.median(), Some(Duration::from_micros(5)));
+    }
+
+    #[test]
+    fn partners_that_answer_just_in_time_do_not_raise_the_time_out() {
+        let mut latency = Latency::default();
+        for round in 0..1000 {
+            // Every third one takes nine tenths of what we are ready to wait.
+            let just_in_time = latency.timeout(Duration::ZERO, MS).mul_f64(0.9);
+            let took = if round % 3 == 0 { just_in_time } else { MS * 20 };
+            let late = took > MS * 20;
+            assert_eq!(latency.is_unusual(took, Duration::ZERO), late && round > 0, "{round}");
+            latency.observe(took, Duration::ZERO);
+        }
+        assert_eq!(latency.timeout(Duration::ZERO, MS), MS * 320);
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl View {
     /// Takes note of a node. Addresses that the operator or a ticket gave (`pinned`) are kept apart
     /// from hearsay, which cannot push them out; the newest come first. Once
     /// [`CANDIDATES_PER_MEMBER`] times the view are known a random one that is neither pinned nor
-    /// in the view makes room.
+    /// in the view makes room, one that we never reached before any other.
     pub fn learn(&mut self, hint: &Hint, pinned: bool, rng: &mut ChaCha8Rng) {
         if !self.candidates.contains_key(&hint.id) && !self.make_room(rng) {
             return;
@@ -106,7 +106,12 @@ impl View {
                 .candidates
                 .iter()
                 .filter(|(id, candidate)| !candidate.pinned && !self.members.contains(id));
-            let Some(evicted) = choose(idle.map(|(id, _)| *id), rng) else { return false };
+            let (reached, heard): (Vec<_>, Vec<_>) =
+                idle.partition(|(_, candidate)| !candidate.addresses.is_empty());
+            let pool = if heard.is_empty() { reached } else { heard };
+            let Some(evicted) = choose(pool.into_iter().map(|(id, _)| *id), rng) else {
+                return false;
+            };
             self.candidates.remove(&evicted);
         }
         true
@@ -156,6 +161,12 @@ impl View {
         self.members.remove(&id);
     }
 
+    /// Whether `id` is a candidate.
+    #[must_use]
+    pub fn knows(&self, id: NodeId) -> bool {
+        self.candidates.contains_key(&id)
+    }
+
     /// How many are known.
     #[must_use]
     pub fn candidates_len(&self) -> usize {
@@ -176,9 +187,9 @@ impl View {
         rng: &mut ChaCha8Rng,
     ) -> Vec<Hint> {
         let mut due = Vec::new();
-        for (id, candidate) in &mut self.candidates {
-            let wanted = self.members.contains(id) && !linked(*id);
-            if !wanted || !candidate.can_be_dialled() || candidate.retry_at > now {
+        for id in self.members.iter().filter(|id| !linked(**id)) {
+            let Some(candidate) = self.candidates.get_mut(id) else { continue };
+            if !candidate.can_be_dialled() || candidate.retry_at > now {
                 continue;
             }
             candidate.failures = candidate.failures.saturating_add(1);
@@ -236,7 +247,8 @@ impl View {
         });
     }
 
-    /// Up to `count` random candidates that `fit`, to tell others about.
+    /// Up to `count` random candidates that `fit`, to tell others about. What we only heard is not
+    /// passed on: invented nodes would spread by honest ones.
     pub fn hints(
         &self,
         count: usize,
@@ -246,7 +258,7 @@ impl View {
         let mut pool: Vec<_> = self
             .candidates
             .iter()
-            .filter(|(id, candidate)| candidate.can_be_dialled() && fit(**id))
+            .filter(|(id, candidate)| !candidate.addresses.is_empty() && fit(**id))
             .collect();
         let mut hints = Vec::with_capacity(count.min(pool.len()));
         while hints.len() < count && !pool.is_empty() {
@@ -371,7 +383,11 @@ mod tests {
 
     #[test]
     fn hints_are_distinct_and_fit() {
-        let (view, mut rng) = view(20);
+        let (mut view, mut rng) = view(20);
+        assert_eq!(view.hints(4, |_| true, &mut rng), [], "hearsay is not passed on");
+        for index in 0..20 {
+            view.reached(&hint(index), &mut rng);
+        }
         let hints = view.hints(4, |id| id != hint(3).id, &mut rng);
         let ids: BTreeSet<_> = hints.iter().map(|hint| hint.id).collect();
         assert_eq!(ids.len(), 4);

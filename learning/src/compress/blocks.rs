@@ -22,27 +22,34 @@ pub(super) fn encoded_len(count: usize) -> usize {
 
 /// The scale of a block.
 pub(super) fn scale_of(block: &[f32]) -> f16 {
-    let top = block.iter().fold(0.0_f32, |top, value| top.max(value.abs())).min(SCALE_MAX);
+    // Magnitudes of finite values are ordered as their bits are; whole numbers vectorise.
+    let magnitude = |value: &f32| value.to_bits() & !(1 << 31);
+    let top = block.iter().fold(0, |top, value| magnitude(value).max(top));
+    let top = f32::from_bits(top).min(SCALE_MAX);
     let scale = f16::from_f32(top);
     if scale.to_f32() < top { f16::from_bits(scale.to_bits() + 1) } else { scale }
 }
 
-/// Writes the level of each value, plus `limit`, as a symbol.
-pub(super) fn quantise(block: &[f32], scale: f16, limit: i32, symbols: &mut [u8]) {
+/// Writes the level of each value, plus `limit`, as a symbol, and rounds the value to it.
+pub(super) fn quantise(block: &mut [f32], scale: f16, limit: i32, symbols: &mut [u8]) {
     let (scale, limit) = (scale.to_f32(), limit as f32);
     let inverse = if scale > 0.0 { limit / scale } else { 0.0 };
+    let step = scale / limit;
     for (symbol, value) in symbols.iter_mut().zip(block) {
         // Adding and taking away 1.5 * 2^23 rounds to nearest even without a library call.
-        let level = (value * inverse + 12_582_912.0) - 12_582_912.0;
-        *symbol = (level.clamp(-limit, limit) + limit) as u8;
+        let level = (*value * inverse + 12_582_912.0) - 12_582_912.0;
+        let level = level.clamp(-limit, limit);
+        *symbol = (level + limit) as u8;
+        // A decoder counts levels in whole numbers, which know no negative zero.
+        *value = (level + 0.0) * step;
     }
 }
 
-pub(super) fn encode(values: &[f32], bytes: &mut Vec<u8>) {
-    let scales = values.chunks(BLOCK).map(scale_of);
-    bytes.extend(scales.clone().flat_map(f16::to_le_bytes));
+pub(super) fn encode(values: &mut [f32], bytes: &mut Vec<u8>) {
+    let scales: Vec<f16> = values.chunks(BLOCK).map(scale_of).collect();
+    bytes.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
     let mut symbols = [0_u8; BLOCK];
-    for (block, scale) in values.chunks(BLOCK).zip(scales) {
+    for (block, scale) in values.chunks_mut(BLOCK).zip(scales) {
         quantise(block, scale, LIMIT, &mut symbols);
         bytes.extend_from_slice(symbols.get(..block.len()).unwrap_or_default());
     }

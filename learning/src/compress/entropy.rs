@@ -16,6 +16,7 @@ use half::f16;
 
 use super::CompressError;
 use super::blocks::{SCALE_MAX, quantise, scale_of};
+use crate::params::dot;
 
 /// Values that share a scale: larger than int8's block, since the coder pays for scales only.
 const BLOCK: usize = 512;
@@ -51,19 +52,18 @@ impl<const SYMBOLS: usize> Levels<SYMBOLS> {
 
     /// The scale of a block, at which its largest value is still within the outermost level.
     fn scale_of(&self, block: &[f32]) -> f16 {
-        let squares: f32 = block.iter().map(|value| value * value).sum();
-        let rms = (squares / block.len().max(1) as f32).sqrt();
+        let rms = (dot(block, block) / block.len().max(1) as f64).sqrt() as f32;
         let wide = f16::from_f32((Self::LIMIT as f32 * self.width * rms).min(SCALE_MAX));
         let least = scale_of(block);
         if wide > least { wide } else { least }
     }
 
-    pub(super) fn encode(&self, values: &[f32], bytes: &mut Vec<u8>) {
+    pub(super) fn encode(&self, values: &mut [f32], bytes: &mut Vec<u8>) {
         if values.is_empty() {
             return;
         }
         let mut symbols = vec![0_u8; values.len()];
-        for (block, symbols) in values.chunks(BLOCK).zip(symbols.chunks_mut(BLOCK)) {
+        for (block, symbols) in values.chunks_mut(BLOCK).zip(symbols.chunks_mut(BLOCK)) {
             let scale = self.scale_of(block);
             bytes.extend_from_slice(&scale.to_le_bytes());
             quantise(block, scale, Self::LIMIT, symbols);
@@ -108,13 +108,7 @@ impl<const SYMBOLS: usize> Levels<SYMBOLS> {
         let (second, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
         let (words, odd) = rest.as_chunks::<2>();
         let frequencies = read_frequencies::<SYMBOLS>(table)?;
-        let starts = starts(&frequencies);
-        let mut slots = [0_u8; TOTAL as usize];
-        for (symbol, (start, frequency)) in starts.iter().zip(frequencies).enumerate() {
-            if let Some(own) = slots.get_mut(*start as usize..(*start + frequency) as usize) {
-                own.fill(symbol as u8);
-            }
-        }
+        let slots = slots(&frequencies);
         let mut states = [u32::from_le_bytes(*first), u32::from_le_bytes(*second)];
         if !odd.is_empty() || states.iter().any(|state| *state < LOWEST) {
             return Err(CompressError::NotCanonical);
@@ -130,14 +124,13 @@ impl<const SYMBOLS: usize> Levels<SYMBOLS> {
             for _ in index * BLOCK..((index + 1) * BLOCK).min(count) {
                 let state = &mut states[place & 1];
                 place += 1;
-                let slot = *state & (TOTAL - 1);
-                let symbol = usize::from(slots[slot as usize]) % SYMBOLS;
-                *state = frequencies[symbol] * (*state >> FREQUENCY_BITS) + slot - starts[symbol];
+                let slot = slots[(*state & (TOTAL - 1)) as usize];
+                *state = slot.frequency() * (*state >> FREQUENCY_BITS) + slot.offset();
                 if *state < LOWEST {
                     let word = words.next().ok_or(CompressError::NotCanonical)?;
                     *state = *state << 16 | u32::from(u16::from_le_bytes(*word));
                 }
-                values.push((symbol as i32 - Self::LIMIT) as f32 * step);
+                values.push((slot.symbol() - Self::LIMIT) as f32 * step);
             }
         }
         if states != [LOWEST; 2] || words.next().is_some() {
@@ -145,6 +138,41 @@ impl<const SYMBOLS: usize> Levels<SYMBOLS> {
         }
         Ok(())
     }
+}
+
+/// What a decoder reads off the low bits of its state, in one word so that the table stays in the
+/// first-level cache: frequency of the symbol | place among its slots | symbol.
+#[derive(Clone, Copy)]
+struct Slot(u32);
+
+impl Slot {
+    const OFFSET: u32 = FREQUENCY_BITS + 1;
+    const SYMBOL: u32 = Self::OFFSET + FREQUENCY_BITS;
+
+    fn frequency(self) -> u32 {
+        self.0 & ((1 << Self::OFFSET) - 1)
+    }
+
+    fn offset(self) -> u32 {
+        self.0 >> Self::OFFSET & (TOTAL - 1)
+    }
+
+    fn symbol(self) -> i32 {
+        (self.0 >> Self::SYMBOL).cast_signed()
+    }
+}
+
+/// One slot for each value of the low bits; the frequencies sum to their number.
+fn slots<const SYMBOLS: usize>(frequencies: &[u32; SYMBOLS]) -> [Slot; TOTAL as usize] {
+    let mut slots = [Slot(0); TOTAL as usize];
+    let mut rest = slots.iter_mut();
+    for (symbol, frequency) in frequencies.iter().enumerate() {
+        let first = frequency | (symbol as u32) << Slot::SYMBOL;
+        for (slot, offset) in rest.by_ref().take(*frequency as usize).zip(0..) {
+            *slot = Slot(first | offset << Slot::OFFSET);
+        }
+    }
+    slots
 }
 
 /// Counts scaled to sum to [`TOTAL`]; what occurs keeps at least one.
@@ -199,7 +227,7 @@ mod tests {
 
     fn round_trip(values: &[f32]) -> (usize, Vec<f32>) {
         let (mut bytes, mut back) = (Vec::new(), Vec::new());
-        REF3.encode(values, &mut bytes);
+        REF3.encode(&mut values.to_vec(), &mut bytes);
         assert!(bytes.len() <= REF3.encoded_len_max(values.len()));
         REF3.decode(&bytes, values.len(), &mut back).expect("own bytes");
         (bytes.len(), back)
@@ -214,7 +242,7 @@ mod tests {
         let bits = length as f64 * 8.0 / values.len() as f64;
         assert!((1.8..1.95).contains(&bits), "{bits}");
         let mut bytes = Vec::new();
-        INT6.encode(&values, &mut bytes);
+        INT6.encode(&mut values.clone(), &mut bytes);
         let bits = bytes.len() as f64 * 8.0 / values.len() as f64;
         assert!((5.0..5.2).contains(&bits), "{bits}");
     }
@@ -233,7 +261,7 @@ mod tests {
         for count in [1, 63, 64, 6300, 7000] {
             let uniform: Vec<f32> = (0..count).map(|index| (index % 63) as f32 - 31.0).collect();
             let (mut bytes, mut back) = (Vec::new(), Vec::new());
-            INT6.encode(&uniform, &mut bytes);
+            INT6.encode(&mut uniform.clone(), &mut bytes);
             assert!(bytes.len() <= INT6.encoded_len_max(count), "{count}: {}", bytes.len());
             INT6.decode(&bytes, count, &mut back).expect("own bytes");
         }
@@ -251,7 +279,7 @@ mod tests {
     fn notices_cuts_and_flips<const SYMBOLS: usize>(levels: &Levels<SYMBOLS>) {
         let values: Vec<f32> = (0..300).map(|index| ((index * 37) % 11) as f32 - 5.0).collect();
         let (mut bytes, mut back) = (Vec::new(), Vec::new());
-        levels.encode(&values, &mut bytes);
+        levels.encode(&mut values.clone(), &mut bytes);
         for end in 0..bytes.len() {
             back.clear();
             assert!(levels.decode(&bytes[..end], 300, &mut back).is_err(), "cut at {end}");
@@ -279,7 +307,7 @@ mod tests {
         let mut decoded = 0;
         for _ in 0..20_000 {
             let mut bytes = Vec::new();
-            INT6.encode(&[1.0, -1.0, 0.5, 0.0], &mut bytes);
+            INT6.encode(&mut [1.0, -1.0, 0.5, 0.0], &mut bytes);
             let table = 2..2 + 2 * 63;
             // Any table that sums up, the whole on one level included.
             let mut left = TOTAL as u16;

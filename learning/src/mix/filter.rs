@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, VecDeque};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::norm;
 use super::robust::coordinate_median;
+use crate::params::dot;
 
 const WIDTH: usize = 256;
 /// Models that the recent median is taken over.
@@ -45,6 +47,7 @@ const STEADY: (f64, f64) = (2.0, 2.5);
 #[derive(Clone, Debug)]
 struct History {
     direction: Vec<f32>,
+    length: f64,
     /// Median of its cosines with the others when it was last seen.
     agreement: f64,
     used: u64,
@@ -93,24 +96,26 @@ impl<K: Ord + Copy> DirectionFilter<K> {
         let recent: Vec<&[f32]> = self.recent.iter().map(Vec::as_slice).collect();
         let Some(median) = coordinate_median(&recent) else { return 1.0 };
         let deviation: Vec<f32> = sketch.iter().zip(&median).map(|(own, mid)| own - mid).collect();
-        let length = dot(&deviation, &deviation).sqrt();
+        let length = norm(&deviation);
         self.clock += 1;
         let clock = self.clock;
-        let fresh = || History { direction: vec![0.0; WIDTH], agreement: 0.0, used: clock };
+        let fresh =
+            || History { direction: vec![0.0; WIDTH], length: 0.0, agreement: 0.0, used: clock };
         let history = self.histories.entry(peer).or_insert_with(fresh);
         history.used = clock;
         if length > 0.0 {
             for (mean, value) in history.direction.iter_mut().zip(&deviation) {
                 *mean = KEEP * *mean + value / length as f32;
             }
+            history.length = norm(&history.direction);
         }
-        let own = history.direction.clone();
+        let own = history.clone();
         self.forget_oldest();
         if self.recent.len() < RECENT_ENOUGH {
             return 1.0;
         }
         let others = self.histories.iter().filter(|(other, _)| **other != peer);
-        let cosines: Vec<f64> = others.map(|(_, other)| cosine(&own, &other.direction)).collect();
+        let cosines: Vec<f64> = others.map(|(_, other)| own.cosine(other)).collect();
         let closest = cosines.iter().copied().fold(0.0, f64::max);
         let agreement = lower_median(cosines);
         if let Some(history) = self.histories.get_mut(&peer) {
@@ -120,7 +125,7 @@ impl<K: Ord + Copy> DirectionFilter<K> {
         if self.histories.len() < PEERS_ENOUGH {
             return 1.0 - collusion;
         }
-        let steady = (dot(&own, &own).sqrt() - STEADY.0) / (STEADY.1 - STEADY.0);
+        let steady = (own.length - STEADY.0) / (STEADY.1 - STEADY.0);
         let least = self.least_agreement() - STEADY_EXCUSE * steady.clamp(0.0, 1.0);
         let dissent = ((least - agreement) / DISSENT_RAMP).clamp(0.0, 1.0);
         (1.0 - collusion) * (1.0 - dissent)
@@ -142,13 +147,11 @@ impl<K: Ord + Copy> DirectionFilter<K> {
     }
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum()
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    if lengths > 0.0 { dot(a, b) / lengths } else { 0.0 }
+impl History {
+    fn cosine(&self, other: &Self) -> f64 {
+        let lengths = self.length * other.length;
+        if lengths > 0.0 { dot(&self.direction, &other.direction) / lengths } else { 0.0 }
+    }
 }
 
 /// The lower of the two in the middle if their number is even; 0 of nothing.

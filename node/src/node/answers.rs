@@ -1,7 +1,5 @@
 //! What a node answers: exchange requests, snapshot requests, scores.
 
-use core::time::Duration;
-
 use starling_protocol::envelope::Frame;
 use starling_protocol::fault::Rejection;
 use starling_protocol::id::NodeId;
@@ -16,8 +14,6 @@ use crate::jobs::{Done, Job};
 
 /// Most hold-out rows that one score is believed to stand for.
 const SCORE_ROWS_MAX: u32 = 256;
-/// What a node that has no rounds of its own any more takes for one.
-const ROUND_TIME_MIN: Duration = Duration::from_millis(10);
 
 impl Node {
     pub(super) fn exchange_requested(
@@ -58,7 +54,8 @@ impl Node {
         let merges = self.phase == Phase::Train && self.settings.rule.pull == 0;
         let terms = merges.then_some(terms);
         let weight = terms.map_or(0.0, |terms| terms.weight);
-        let job = Job::Answer { peer, request: model, terms, score };
+        let codecs = self.links.get(&peer).map(|link| link.codecs).unwrap_or_default();
+        let job = Job::Answer { peer, request: model, terms, score, codecs };
         self.compute(job, Pending::Answer { peer, exchange, age, weight, crossing });
     }
 
@@ -68,8 +65,8 @@ impl Node {
             return Some(ExchangeOutcome::Refused);
         }
         let round = self.standing.round;
-        let Some(link) = self.links.get(&peer) else { return Some(ExchangeOutcome::Refused) };
-        if link.is_quarantined(round) && self.phase == Phase::Train {
+        let quarantined = self.conducts.get(peer).is_none_or(|known| known.is_quarantined(round));
+        if quarantined && self.phase == Phase::Train {
             return Some(ExchangeOutcome::Refused);
         }
         (!self.take_token(peer)).then_some(ExchangeOutcome::RateLimited)
@@ -81,20 +78,10 @@ impl Node {
         2.0 * asks as f64 / self.view.members().count().max(1) as f64
     }
 
-    /// Whether `peer` may ask now. Rounds refill its bucket; where there are none any more, time
-    /// does, at the pace they had.
+    /// Whether `peer` may ask now.
     fn take_token(&mut self, peer: NodeId) -> bool {
-        let now = self.now;
-        let round_time = self.counters.round_time.max(ROUND_TIME_MIN);
-        let share = self.token_share();
-        let no_rounds = self.phase == Phase::Done || self.paused;
-        let Some(link) = self.links.get_mut(&peer) else { return false };
-        if no_rounds {
-            let rounds = now.since(link.refilled).as_secs_f64() / round_time.as_secs_f64();
-            link.exchanges.refill(rounds * share);
-            link.refilled = now;
-        }
-        link.exchanges.take()
+        let (rounds, share) = (self.token_rounds, self.token_share());
+        self.conducts.get_mut(peer).is_some_and(|conduct| conduct.takes_exchange(rounds, share))
     }
 
     fn reply(&mut self, peer: NodeId, exchange: u64, outcome: ExchangeOutcome, slab: Vec<u8>) {
@@ -133,9 +120,10 @@ impl Node {
         }
     }
 
-    pub(super) fn cross_scored(&mut self, score: CrossScore) {
-        if score.exchange >= self.next_exchange || score.total == 0 || score.total > SCORE_ROWS_MAX
-        {
+    /// Takes the one score that comes with each reply.
+    pub(super) fn cross_scored(&mut self, peer: NodeId, score: CrossScore) {
+        let due = self.conducts.get_mut(peer).and_then(|conduct| conduct.unscored.take());
+        if due != Some(score.exchange) || score.total == 0 || score.total > SCORE_ROWS_MAX {
             return;
         }
         if self.cross.len() == CROSS_SCORES_MAX {
@@ -149,7 +137,8 @@ impl Node {
         let giving =
             self.pending.values().filter(|job| matches!(job, Pending::Snapshot { .. })).count();
         if able && giving < ANSWERS_PENDING_MAX && self.take_token(peer) {
-            self.compute(Job::Snapshot { peer }, Pending::Snapshot { peer });
+            let codecs = self.links.get(&peer).map(|link| link.codecs).unwrap_or_default();
+            self.compute(Job::Snapshot { peer, codecs }, Pending::Snapshot { peer });
         } else {
             let reply = SnapshotReply { age: None, codec: 0 };
             self.send(peer, Message::SnapshotReply(reply).into());

@@ -18,13 +18,18 @@ pub struct Sent {
     pub bytes: u64,
 }
 
+/// Whether a model left with it.
+fn has_model(frame: &Frame) -> bool {
+    let may = matches!(
+        frame.message,
+        Message::ExchangeRequest(_) | Message::ExchangeReply(_) | Message::SnapshotReply(_)
+    );
+    may && !frame.slab.is_empty()
+}
+
 impl Sent {
     fn add(&mut self, frame: &Frame) {
-        let model = matches!(
-            frame.message,
-            Message::ExchangeRequest(_) | Message::ExchangeReply(_) | Message::SnapshotReply(_)
-        );
-        if model && !frame.slab.is_empty() {
+        if has_model(frame) {
             self.models += 1;
             self.model_bytes += frame.slab.len() as u64;
         }
@@ -35,15 +40,17 @@ impl Sent {
 /// The same by recipient.
 #[derive(Clone, Debug, Default)]
 pub struct Disclosed {
-    /// At most [`SCORES_MAX`] recipients.
+    /// At most [`SCORES_MAX`] recipients of models.
     pub peers: BTreeMap<NodeId, Sent>,
-    /// To those that came when the table was full.
+    /// To those that got no model, and to those that came when the table was full.
     pub others: Sent,
 }
 
 impl Disclosed {
     pub(super) fn count(&mut self, peer: NodeId, frame: &Frame) {
-        if self.peers.len() < SCORES_MAX || self.peers.contains_key(&peer) {
+        // Strangers get greetings only, and there is no end to them.
+        let fits = has_model(frame) && self.peers.len() < SCORES_MAX;
+        if fits || self.peers.contains_key(&peer) {
             self.peers.entry(peer).or_default().add(frame);
         } else {
             self.others.add(frame);

@@ -114,7 +114,9 @@ impl Node {
         }
         let Some(age) = reply.age else {
             self.joining.asked.remove(&peer);
-            self.joining.nothing += 1;
+            // Who has learnt something is only too busy to give it now.
+            let knows = self.links.get(&peer).is_some_and(|link| link.standing.age > 0.0);
+            self.joining.nothing += usize::from(!knows);
             return self.run_joining();
         };
         let absolute = !Self::needs_reference(reply.codec);

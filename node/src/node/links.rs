@@ -2,14 +2,13 @@
 
 use core::time::Duration;
 
-use starling_learning::compress::Codec;
+use starling_learning::compress::Codecs;
 use starling_protocol::admission::{self, Certificate};
-use starling_protocol::bucket::Bucket;
 use starling_protocol::envelope::{Address, Frame, Verified};
 use starling_protocol::fault::{Denial, Rejection, Severity};
 use starling_protocol::id::NodeId;
 use starling_protocol::limits::{
-    HELLO_DEADLINE, HINTS_MAX, LINKS_PER_MEMBER, QUARANTINE_ROUNDS, SCORES_MAX, TICKETS_COUNTED_MAX,
+    HELLO_DEADLINE, HINTS_MAX, LINKS_PER_MEMBER, TICKETS_COUNTED_MAX,
 };
 use starling_protocol::message::{self, Hello, Hint, Join, Message, Welcome, check_addresses};
 use starling_protocol::ticket::{Terms, Ticket, TicketError};
@@ -21,11 +20,8 @@ use super::{Node, Output, Phase};
 use crate::event::Event;
 use crate::spec::Membership;
 
-/// Frames a peer may send in a burst, and per second: an unpaced node sends a few hundred.
-const FRAMES_BURST: f64 = 4000.0;
-const FRAMES_PER_SECOND: f64 = 2000.0;
-/// Exchanges a peer may ask for in a burst: twice an honest peer's share.
-const EXCHANGES_BURST: f64 = 2.0;
+/// A stranger that had so long to say who it is makes room when all links are taken.
+const STRANGER_GRACE: Duration = Duration::from_secs(1);
 
 /// One linked node.
 #[derive(Clone, Debug)]
@@ -33,22 +29,13 @@ pub(super) struct Link {
     since: Time,
     /// The peer's boot count, once its Hello was accepted.
     epoch: Option<u64>,
+    /// What it decodes.
+    pub(super) codecs: Codecs,
     pub(super) standing: message::Standing,
     /// Whether our Hello said that we answer.
     said_answers: bool,
     /// When one of us last asked the other for something.
     pub(super) used: Time,
-    pub(super) exchanges: Bucket,
-    pub(super) refilled: Time,
-    frames: Bucket,
-    pub(super) hints_from: Time,
-    frames_refilled: Time,
-    pub(super) failures: u32,
-    pub(super) cooldown_until: Time,
-    /// The last sixteen merges, one bit each: set if the gate rejected it.
-    rejects: u16,
-    merges: u32,
-    quarantine_until: u64,
     pub(super) tally: Tally,
 }
 
@@ -89,27 +76,13 @@ impl Link {
             used: now,
             since: now,
             epoch: None,
+            codecs: Codecs::default(),
             standing: message::Standing::default(),
-            exchanges: Bucket::full(EXCHANGES_BURST),
-            refilled: now,
-            frames: Bucket::full(FRAMES_BURST),
-            hints_from: Time::ZERO,
-            frames_refilled: now,
-            failures: 0,
-            cooldown_until: Time::ZERO,
-            rejects: 0,
-            merges: 0,
-            quarantine_until: 0,
             tally: Tally::default(),
         }
     }
 
-    /// Whether it is left alone for its models in our `round`.
-    pub(super) fn is_quarantined(&self, round: u64) -> bool {
-        round < self.quarantine_until
-    }
-
-    pub(super) fn peer(&self, id: NodeId, now: Time, round: u64) -> Peer {
+    pub(super) fn peer(&self, id: NodeId, now: Time, quarantined: bool) -> Peer {
         let Tally { accepted, rejected, failed, last } = self.tally;
         Peer {
             id,
@@ -119,7 +92,7 @@ impl Link {
             rejected,
             failed,
             last_exchange: last.map(|last| now.since(last)),
-            quarantined: self.is_quarantined(round),
+            quarantined,
         }
     }
 
@@ -131,29 +104,10 @@ impl Link {
         (!self.admitted()).then(|| self.since + HELLO_DEADLINE)
     }
 
-    fn takes_frame(&mut self, now: Time) -> bool {
-        let elapsed = now.since(self.frames_refilled).as_secs_f64();
-        self.frames_refilled = now;
-        self.frames.refill(elapsed * FRAMES_PER_SECOND);
-        self.frames.take()
-    }
-
-    /// Remembers a merge; true if the peer has just earned a quarantine: more than eight of the
-    /// last sixteen rejected, and fewer than two accepted.
-    pub(super) fn observe_merge(&mut self, rejected: bool, round: u64, now: Time) -> bool {
+    pub(super) fn count_merge(&mut self, rejected: bool, now: Time) {
         let tally = &mut self.tally;
         *(if rejected { &mut tally.rejected } else { &mut tally.accepted }) += 1;
         tally.last = Some(now);
-        self.rejects = self.rejects << 1 | u16::from(rejected);
-        self.merges = self.merges.saturating_add(1);
-        let rejects = self.rejects.count_ones();
-        let accepts = self.merges.min(16) - rejects;
-        let earned = rejects > 8 && accepts < 2 && !self.is_quarantined(round);
-        if earned {
-            self.quarantine_until = round + QUARANTINE_ROUNDS;
-            (self.rejects, self.merges) = (0, 0);
-        }
-        earned
     }
 }
 
@@ -183,7 +137,7 @@ impl Node {
         }
         let denial = if self.is_banned(peer) {
             Some(Denial::Banned)
-        } else if self.links.len() >= LINKS_PER_MEMBER * self.view.capacity() {
+        } else if !self.make_room() {
             Some(Denial::Full)
         } else {
             None
@@ -194,15 +148,34 @@ impl Node {
         }
         let standing = self.public_standing();
         self.links.insert(peer, Link::new(self.now, standing.answers));
+        let (links, rounds) = (&self.links, self.token_rounds);
+        self.conducts.meet(peer, self.now, rounds, |id| links.contains_key(&id));
         let hello = Hello {
             version_min: version::MIN,
             version_max: version::MAX,
-            codecs: Codec::ALL.iter().fold(0, |bits, codec| bits | 1 << *codec as u32),
+            codecs: Codecs::ALL.bits(),
             standing,
             chain: self.chain.clone(),
             addresses: self.addresses.clone(),
         };
         self.send(peer, Message::Hello(hello).into());
+    }
+
+    /// Whether one more link may be held, if need be in the place of the stranger that has been
+    /// silent the longest: strangers must not keep members out.
+    fn make_room(&mut self) -> bool {
+        if self.links.len() < LINKS_PER_MEMBER * self.view.capacity() {
+            return true;
+        }
+        let silent = self.links.iter().filter(|(id, link)| {
+            let waits = self.admissions.iter().any(|admission| admission.peer == **id);
+            !link.admitted() && !waits && self.now.since(link.since) >= STRANGER_GRACE
+        });
+        let oldest = silent.min_by_key(|(_, link)| link.since).map(|(id, _)| *id);
+        if let Some(stranger) = oldest {
+            self.deny(stranger, Denial::NotMember);
+        }
+        oldest.is_some()
     }
 
     pub(super) fn link_down(&mut self, peer: NodeId, reason: &str) {
@@ -213,6 +186,7 @@ impl Node {
         }
         self.partner_lost(peer, "disconnected");
         self.joining.lost(peer);
+        self.pull_lost(peer);
     }
 
     pub(super) fn disconnect(&mut self, peer: NodeId, reason: &str) {
@@ -260,19 +234,18 @@ impl Node {
     pub(super) fn received(&mut self, verified: Verified) {
         let Verified { address, frame } = verified;
         let peer = address.sender;
-        let Some(link) = self.links.get_mut(&peer) else { return };
+        let Some(link) = self.links.get(&peer) else { return };
         if self.phase == Phase::Leaving {
             return;
         }
         self.counters.received_bytes += frame.wire_bytes() as u64;
         self.counters.payload_received_bytes += frame.slab.len() as u64;
-        if !link.takes_frame(self.now) {
+        let stale = link.epoch.is_some_and(|epoch| epoch != address.epoch);
+        let Some(conduct) = self.conducts.get_mut(peer) else { return };
+        if !conduct.takes_frame(self.now) {
             return self.fault(peer, Rejection::Flood);
         }
-        let stale = link.epoch.is_some_and(|epoch| epoch != address.epoch);
-        let window = self.windows.entry(peer).or_default();
-        let taken = window.take(address.epoch, address.sequence);
-        self.forget_windows(peer);
+        let taken = conduct.window.take(address.epoch, address.sequence);
         if stale || taken.is_err() {
             return self.fault(peer, Rejection::Replay);
         }
@@ -292,7 +265,7 @@ impl Node {
             Message::ExchangeReply(reply) if admitted => {
                 self.exchange_replied(peer, &reply, frame.slab);
             }
-            Message::CrossScore(score) if admitted => self.cross_scored(score),
+            Message::CrossScore(score) if admitted => self.cross_scored(peer, score),
             Message::SnapshotRequest if admitted => self.snapshot_requested(peer),
             Message::SnapshotReply(reply) if admitted => {
                 self.snapshot_replied(peer, reply, frame.slab);
@@ -305,17 +278,6 @@ impl Node {
     fn uses(&mut self, peer: NodeId) {
         if let Some(link) = self.links.get_mut(&peer) {
             link.used = self.now;
-        }
-    }
-
-    /// Keeps one window per peer seen, up to a bound; linked peers keep theirs.
-    fn forget_windows(&mut self, newest: NodeId) {
-        if self.windows.len() > SCORES_MAX {
-            let idle = self.windows.keys().copied();
-            let mut idle = idle.filter(|id| *id != newest && !self.links.contains_key(id));
-            if let Some(peer) = idle.next() {
-                self.windows.remove(&peer);
-            }
         }
     }
 
@@ -337,7 +299,9 @@ impl Node {
         let (name, reason) = (peer.to_string(), rejection.name().to_owned());
         self.counters.frames_rejected += 1;
         self.event(Event::FrameRejected { peer: name.clone(), reason: reason.clone() });
-        if self.scores.count(peer, rejection.severity(), self.now) {
+        // A stranger has as many keys as it likes: to remember them would only push out others.
+        let member = self.conducts.get(peer).is_some_and(|conduct| conduct.member);
+        if member && self.scores.count(peer, rejection.severity(), self.now) {
             self.counters.bans += 1;
             self.event(Event::PeerBanned { peer: name, reason });
             self.view.drop_member(peer);
@@ -359,16 +323,24 @@ impl Node {
                 return;
             }
         }
+        let codecs = Codecs::from_bits(hello.codecs);
+        if self.network.absolute_codec(codecs).is_none() {
+            return self.deny(peer, Denial::Version);
+        }
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.epoch = Some(epoch);
+        link.codecs = codecs;
         link.standing = hello.standing;
         let said_answers = link.said_answers;
+        if let Some(conduct) = self.conducts.get_mut(peer) {
+            conduct.member = true;
+        }
         let hint = Hint { id: peer, addresses: hello.addresses };
-        let known = self.view.candidates().any(|candidate| candidate.id == peer);
+        let known = self.view.knows(peer);
         self.view.reached(&hint, &mut self.rng);
         self.fill_view();
-        if !known {
-            // After a crash the flock must be found again.
+        if !known && self.view.candidates_len() <= self.view.capacity() {
+            // After a crash the flock must be found again; whoever knows a view full will.
             self.checkpoint();
         }
         let (age, peers) = (hello.standing.age, self.peers());
@@ -394,6 +366,9 @@ impl Node {
         if let Some(admission) = waiting {
             admission.epoch = epoch;
             return;
+        }
+        if self.admissions.len() >= LINKS_PER_MEMBER * self.view.capacity() {
+            return self.deny(peer, Denial::Full);
         }
         let used = match Ticket::parse(&join.ticket) {
             Err(_) => return self.deny(peer, Denial::InvalidTicket),

@@ -26,11 +26,12 @@ impl Node {
         let now = self.now;
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.standing = beat.standing;
+        let Some(conduct) = self.conducts.get_mut(peer) else { return };
         // A peer that beats faster than it should must not steer whom we know.
-        if now < link.hints_from {
+        if now < conduct.hints_from {
             return;
         }
-        link.hints_from = now + BEAT_INTERVAL / 2;
+        conduct.hints_from = now + BEAT_INTERVAL / 2;
         for hint in beat.hints.iter().filter(|hint| hint.id != self.me) {
             self.view.learn(hint, false, &mut self.rng);
         }
@@ -121,23 +122,21 @@ impl Node {
     pub(super) fn cool_down(&mut self, peer: NodeId) {
         let jitter = self.rng.random_range(0.5..1.5);
         let cost = self.latency.timeout(Duration::ZERO, Duration::ZERO);
-        let now = self.now;
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.failures = link.failures.saturating_add(1);
-            let factor = 2_f64.powi(link.failures.min(10).cast_signed()) * jitter;
-            link.cooldown_until = now + cost.mul_f64(factor).min(COOLDOWN_MAX);
+        if let Some(conduct) = self.conducts.get_mut(peer) {
+            conduct.failed(self.now, cost, COOLDOWN_MAX, jitter);
         }
     }
 
     /// Does not ask a partner again before its rounds have given us a token.
     pub(super) fn spare(&mut self, peer: NodeId) {
         let (steps, view) = (self.settings.steps_per_round, self.view.members().count());
-        let now = self.now;
-        if let Some(link) = self.links.get_mut(&peer) {
-            let round = Duration::from_nanos(link.standing.step_ns).saturating_mul(steps);
-            // Bounded before it is multiplied: a peer may claim any duration.
-            let wait = round.min(COOLDOWN_MAX).mul_f64(view as f64 / 2.0).min(COOLDOWN_MAX);
-            link.cooldown_until = link.cooldown_until.max(now + wait);
+        let step_ns = self.links.get(&peer).map_or(0, |link| link.standing.step_ns);
+        let round = Duration::from_nanos(step_ns).saturating_mul(steps);
+        // Bounded before it is multiplied: a peer may claim any duration.
+        let wait = round.min(COOLDOWN_MAX).mul_f64(view as f64 / 2.0).min(COOLDOWN_MAX);
+        let until = self.now + wait;
+        if let Some(conduct) = self.conducts.get_mut(peer) {
+            conduct.cooldown_until = conduct.cooldown_until.max(until);
         }
     }
 }

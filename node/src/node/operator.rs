@@ -57,9 +57,6 @@ impl Node {
         } else {
             Event::TrainResumed { round }
         });
-        // Without rounds time gives tokens, from now on.
-        let now = self.now;
-        self.links.values_mut().for_each(|link| link.refilled = now);
     }
 
     pub(super) fn ban(&mut self, peer: NodeId) {
@@ -127,7 +124,7 @@ impl Node {
     }
 
     fn row(&self, id: NodeId, address: Option<String>) -> PeerRow {
-        let link = self.links.get(&id);
+        let (link, conduct) = (self.links.get(&id), self.conducts.get(id));
         PeerRow {
             id,
             address,
@@ -135,8 +132,8 @@ impl Node {
             drawn: self.view.contains(id),
             age: link.map_or(0.0, |link| link.standing.age),
             round: link.map_or(0, |link| link.standing.round),
-            failures: link.map_or(0, |link| link.failures),
-            quarantined: link.is_some_and(|link| link.is_quarantined(self.standing.round)),
+            failures: conduct.map_or(0, |conduct| conduct.failures),
+            quarantined: conduct.is_some_and(|known| known.is_quarantined(self.standing.round)),
             banned: self.is_banned(id),
         }
     }

@@ -61,6 +61,16 @@ impl Node {
         self.pull_on();
     }
 
+    /// A partner whose model was pulled is gone.
+    pub(super) fn pull_lost(&mut self, peer: NodeId) {
+        let Stage::Pulling { asked, .. } = &mut self.stage else { return };
+        if asked.get(&peer).is_some_and(Option::is_none) {
+            asked.remove(&peer);
+            self.counters.failed += 1;
+            self.pull_on();
+        }
+    }
+
     /// Mixes once all have answered, or the deadline is over.
     pub(super) fn pull_on(&mut self) {
         let Stage::Pulling { asked, deadline, .. } = &mut self.stage else { return };

@@ -115,6 +115,7 @@ pub(super) enum Stage {
     Idle,
     Training {
         begun: Time,
+        age: f64,
     },
     Encoding {
         peer: NodeId,
@@ -208,9 +209,9 @@ impl Node {
             self.standing.round += 1;
             return self.begin_exchange(None, false);
         }
-        self.stage = Stage::Training { begun: self.now };
-        let steps = self.settings.steps_per_round;
-        self.compute(Job::Train { steps, age: self.standing.age }, Pending::Round);
+        let (steps, age) = (self.settings.steps_per_round, self.standing.age);
+        self.stage = Stage::Training { begun: self.now, age };
+        self.compute(Job::Train { steps, age }, Pending::Round);
     }
 
     /// Whether to ask without training: nobody answers, or a founder that trained alone has its
@@ -260,8 +261,8 @@ impl Node {
             return;
         }
         match (self.stage.clone(), done) {
-            (Stage::Training { begun }, Done::Trained { steps, loss, update_norm }) => {
-                self.trained(begun, steps, loss, update_norm);
+            (Stage::Training { begun, age }, Done::Trained { steps, loss, update_norm }) => {
+                self.trained((begun, age), steps, loss, update_norm);
             }
             (Stage::Encoding { peer, second }, Done::Encoded(own)) => {
                 self.request(peer, second, own);
@@ -285,7 +286,7 @@ impl Node {
         }
     }
 
-    fn trained(&mut self, begun: Time, steps: u32, loss: f64, update_norm: f64) {
+    fn trained(&mut self, (begun, age): (Time, f64), steps: u32, loss: f64, update_norm: f64) {
         let counters = &mut self.counters;
         counters.loss = loss;
         counters.update_norm = update_norm;
@@ -293,9 +294,11 @@ impl Node {
         counters.step_ns = u64::try_from(elapsed).unwrap_or(u64::MAX);
         counters.rounds += 1;
         counters.silent_rounds += 1;
-        let rate = self.network.schedule().rate_at(self.standing.age);
-        if rate > 0.0 {
-            let gradient = update_norm / (rate * f64::from(steps.max(1)));
+        // The rate of each step: where a cycle begins, that of the first says nothing of the rest.
+        let schedule = self.network.schedule();
+        let rates: f64 = (0..steps).map(|step| schedule.rate_at(age + f64::from(step))).sum();
+        if rates > 0.0 {
+            let gradient = update_norm / rates;
             let scale = &mut self.standing.gradient_scale;
             *scale = gradient.max(*scale * SCALE_DECAY);
         }
@@ -315,7 +318,12 @@ impl Node {
         let Some(peer) = self.draw_partner(refused_by) else { return self.finish_round() };
         self.counters.last_partner = Some(peer);
         self.stage = Stage::Encoding { peer, second };
-        self.compute(Job::Encode { peer, base: Base::Newest }, Pending::Round);
+        self.encode(peer, Base::Newest);
+    }
+
+    fn encode(&mut self, peer: NodeId, base: Base) {
+        let codecs = self.links.get(&peer).map(|link| link.codecs).unwrap_or_default();
+        self.compute(Job::Encode { peer, base, codecs }, Pending::Round);
     }
 
     fn draw_partner(&mut self, refused_by: Option<NodeId>) -> Option<NodeId> {
@@ -332,12 +340,11 @@ impl Node {
         self.view.rotate(&mut self.rng);
         self.fill_view();
         let fit = |id: &NodeId| {
-            self.links.get(id).is_some_and(|link| {
-                link.admitted()
-                    && link.standing.answers
-                    && self.now >= link.cooldown_until
-                    && !link.is_quarantined(self.standing.round)
-            })
+            self.links.get(id).is_some_and(|link| link.admitted() && link.standing.answers)
+                && self.conducts.get(*id).is_some_and(|conduct| {
+                    self.now >= conduct.cooldown_until
+                        && !conduct.is_quarantined(self.standing.round)
+                })
         };
         self.view.members().filter(fit).collect()
     }
@@ -370,16 +377,7 @@ impl Node {
         match reply.outcome {
             ExchangeOutcome::Model { age, codec } => {
                 self.ages.observe(age, self.standing.age);
-                if let Some(link) = self.links.get_mut(&peer) {
-                    let step = Duration::from_nanos(link.standing.step_ns);
-                    self.latency.observe(self.now.since(sent), step);
-                    link.failures = 0;
-                    link.standing.age = age;
-                    // A slow partner's bucket fills slowly: a request before that is wasted.
-                    if link.standing.step_ns > 2 * self.counters.step_ns {
-                        self.spare(peer);
-                    }
-                }
+                self.partner_replied(peer, exchange, age, self.now.since(sent));
                 let Some(reply) = self.read_model(codec, None, slab) else {
                     self.finish_round();
                     return self.fault(peer, Rejection::BadModel);
@@ -410,12 +408,36 @@ impl Node {
                 self.stage = Stage::Encoding { peer, second: true };
                 // Asked again once with what it holds; then whole, or a peer could ask for ever.
                 let base = held.filter(|_| !second).map_or(Base::Absent, Base::Held);
-                self.compute(Job::Encode { peer, base }, Pending::Round);
+                self.encode(peer, base);
             }
             ExchangeOutcome::Refused => {
                 self.cool_down(peer);
                 self.partner_lost(peer, "refused");
             }
+        }
+    }
+
+    /// Takes note of how long a partner took. One that keeps us waiting is left alone like one that
+    /// does not answer: just in time for every time-out costs as much.
+    fn partner_replied(&mut self, peer: NodeId, exchange: u64, age: f64, took: Duration) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.standing.age = age;
+        let step_ns = link.standing.step_ns;
+        let step = Duration::from_nanos(step_ns);
+        let dawdles = self.latency.is_unusual(took, step);
+        self.latency.observe(took, step);
+        if let Some(conduct) = self.conducts.get_mut(peer) {
+            conduct.unscored = Some(exchange);
+            if !dawdles {
+                conduct.failures = 0;
+            }
+        }
+        if dawdles {
+            self.cool_down(peer);
+        }
+        // A slow partner's bucket fills slowly: a request before that is wasted.
+        if step_ns > 2 * self.counters.step_ns {
+            self.spare(peer);
         }
     }
 
@@ -455,10 +477,13 @@ impl Node {
     ) {
         self.met_someone();
         let (round, now) = (self.standing.round, self.now);
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.count_merge(!merge.accepted, now);
+        }
         let quarantined = self
-            .links
-            .get_mut(&peer)
-            .is_some_and(|link| link.observe_merge(!merge.accepted, round, now));
+            .conducts
+            .get_mut(peer)
+            .is_some_and(|conduct| conduct.observe_merge(!merge.accepted, round));
         if merge.accepted {
             self.counters.accepted += 1;
             self.counters.merged_at = Some(self.now);
@@ -513,10 +538,7 @@ impl Node {
         if diverged {
             self.event(Event::TrainDiverged { round });
         }
-        let share = self.token_share();
-        for link in self.links.values_mut() {
-            link.exchanges.refill(share);
-        }
+        self.token_rounds += 1.0;
         if self.counters.silent_rounds >= ISOLATED_ROUNDS
             && self.standing.met
             && !self.counters.isolated

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use starling_learning::compress::Codec;
+use starling_learning::compress::{Codec, Codecs};
 use starling_learning::data::Shard;
 use starling_learning::data::digits::digits;
 use starling_learning::model::ModelSpec;
@@ -98,7 +98,7 @@ impl Table {
         let hello = Hello {
             version_min: version::MIN,
             version_max: version::MAX,
-            codecs: 0,
+            codecs: Codecs::ALL.bits(),
             standing: message::Standing { answers, ..message::Standing::default() },
             chain: Vec::new(),
             addresses: vec!["/ip4/192.0.2.1/tcp/4001".into()],

@@ -102,7 +102,7 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use starling_learning::compress::Codec;
+    use starling_learning::compress::{Codec, Codecs};
     use starling_protocol::envelope::{Address, Frame};
     use starling_protocol::id::NodeId;
     use starling_protocol::message::ExchangeRequest;
@@ -120,7 +120,7 @@ mod tests {
 
     fn answer() -> Job {
         let request = Encoded { codec: Codec::Int8, base: None, slab: vec![1] };
-        Job::Answer { peer: NodeId([1; 32]), request, terms: None, score: false }
+        Job::Answer { peer: NodeId([1; 32]), request, terms: None, score: false, codecs: Codecs::ALL }
     }
 
     #[test]
