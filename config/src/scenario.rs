@@ -15,9 +15,8 @@ use starling_learning::data::partition::{Split, partition};
 use starling_learning::data::{DataError, Dataset, Shard};
 use starling_learning::model::ModelSpec;
 use starling_node::settings::{Rule, Settings};
-use starling_node::sim::{Attack, Churn, Partition, Scenario};
+use starling_node::sim::{Attack, Churn, Partition, Sabotage, Scenario, founder};
 use starling_node::spec::{FeatureSpec, Membership, Network, NetworkSpec, TrainingSpec};
-use starling_protocol::id::NodeId;
 use starling_protocol::limits::VIEW_MAX;
 
 pub use self::faults::FAULTS;
@@ -139,7 +138,7 @@ pub struct ScenarioFile {
     pub batch: u32,
     /// Learning rate at the start.
     pub rate: f64,
-    /// Whether the learning rate stays, and training goes on until `steps` are over.
+    /// Whether training has no end: the learning rate falls in cycles, until `steps` are over.
     pub continuous: bool,
     /// How nodes mix.
     pub profile: Profile,
@@ -162,8 +161,13 @@ pub struct ScenarioFile {
     pub churn: Option<ChurnFile>,
     /// A cut that heals.
     pub partition: Option<PartitionFile>,
-    /// Hostile nodes.
-    pub hostile: Option<Hostile>,
+    /// Groups of hostile nodes.
+    pub hostile: Vec<Hostile>,
+    /// Who may be a member: anyone, or whom the founder certified.
+    pub membership: Membership,
+    /// What is broken on purpose: see that it is found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sabotage: Option<Sabotage>,
     /// A run may take so many times its steps before it is cut off.
     pub patience: f64,
     /// Seed.
@@ -195,7 +199,9 @@ impl Default for ScenarioFile {
             slow_factor: 5,
             churn: None,
             partition: None,
-            hostile: None,
+            hostile: Vec::new(),
+            membership: Membership::Open,
+            sabotage: None,
             patience: 20.0,
             seed: 0,
         }
@@ -276,9 +282,13 @@ impl ScenarioFile {
                 return Err(out_of_range(file, "partition.end_steps", found, "after its begin"));
             }
         }
-        if let Some(hostile) = self.hostile.filter(|hostile| hostile.nodes + 2 > self.nodes) {
-            let found = hostile.nodes;
-            return Err(out_of_range(file, "hostile.nodes", found, "at most nodes - 2"));
+        let hostile: usize = self.hostile.iter().map(|group| group.nodes).sum();
+        if hostile + 2 > self.nodes {
+            return Err(out_of_range(file, "hostile.nodes", hostile, "at most nodes - 2 in all"));
+        }
+        let open = self.membership == Membership::Open;
+        if open && self.hostile.iter().any(|group| group.attack == Attack::Stranger) {
+            return Err(out_of_range(file, "membership", "open", "invite, if there are strangers"));
         }
         Ok(())
     }
@@ -293,8 +303,8 @@ impl ScenarioFile {
             name: self.name.clone(),
             genesis_seed: u32::try_from(self.seed % (1 << 31)).unwrap_or(0),
             codecs: Codec::ALL.to_vec(),
-            membership: Membership::Open,
-            root: NodeId([0; 32]),
+            membership: self.membership,
+            root: founder(self.seed),
             model: ModelSpec { features, hidden: self.hidden.clone(), classes },
             training: TrainingSpec {
                 rate: self.rate,
@@ -361,7 +371,8 @@ impl ScenarioFile {
                 end: steps(partition.end_steps),
                 share: partition.share,
             }),
-            attack: self.hostile.map(|hostile| (hostile.attack, hostile.nodes)),
+            attacks: self.hostile.iter().map(|group| (group.attack, group.nodes)).collect(),
+            sabotage: self.sabotage,
             duration_max: steps(f64::from(self.steps) * longest),
         }
     }
@@ -374,11 +385,10 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_default_and_files_read_back() {
         assert_eq!(ScenarioFile::parse("x", ""), Ok(ScenarioFile::default()));
-        let text =
-            "nodes = 8\nsplit = \"dirichlet=1\"\n[hostile]\nnodes = 2\nkind = \"alie\"\nz = 1.5\n";
+        let text = "nodes = 8\nsplit = \"dirichlet=1\"\n[[hostile]]\nnodes = 2\nkind = \"alie\"\nz = 1.5\n";
         let scenario = ScenarioFile::parse("x", text).expect("valid");
         let expected = Hostile { nodes: 2, attack: Attack::Alie { z: 1.5 } };
-        assert_eq!(scenario.hostile, Some(expected));
+        assert_eq!(scenario.hostile, [expected]);
         let rendered = toml::to_string(&scenario).expect("plain values");
         assert_eq!(ScenarioFile::parse("x", &rendered), Ok(scenario));
     }
@@ -390,9 +400,11 @@ mod tests {
         assert_eq!(error("nodes = 1"), "x.toml: nodes: found 1, allowed is 2 to 20000");
         assert_eq!(error("loss = 1.5"), "x.toml: loss: found 1.5, allowed is 0 to 0.95");
         assert_eq!(
-            error("nodes = 4\n[hostile]\nnodes = 3\nkind = \"sign-flip\""),
-            "x.toml: hostile.nodes: found 3, allowed is at most nodes - 2"
+            error("nodes = 4\n[[hostile]]\nnodes = 3\nkind = \"sign-flip\""),
+            "x.toml: hostile.nodes: found 3, allowed is at most nodes - 2 in all"
         );
-        assert!(error("[hostile]\nnodes = 1\nkind = \"magic\"").contains("magic"));
+        assert!(error("[[hostile]]\nnodes = 1\nkind = \"magic\"").contains("magic"));
+        let stranger = error("[[hostile]]\nnodes = 1\nkind = \"stranger\"");
+        assert!(stranger.starts_with("x.toml: membership: found open"), "{stranger}");
     }
 }

@@ -6,6 +6,7 @@ pub mod filter;
 pub mod gate;
 pub mod outer;
 pub mod robust;
+pub mod trial;
 
 /// Euclidean norm, accumulated in f64.
 #[must_use]

@@ -524,7 +524,8 @@ impl Node {
         let admitted = self.links.iter().filter(|(_, link)| link.admitted());
         let round = self.standing.round;
         admitted.map(move |(id, link)| {
-            let quarantined = self.conducts.get(*id).is_some_and(|known| known.is_quarantined(round));
+            let quarantined =
+                self.conducts.get(*id).is_some_and(|known| known.is_quarantined(round));
             link.peer(*id, now, quarantined)
         })
     }

@@ -7,6 +7,7 @@ use starling_learning::mix::filter::DirectionFilter;
 use starling_learning::mix::gate::{Verdict, judge};
 use starling_learning::mix::outer::Average;
 use starling_learning::mix::robust::{coordinate_median, nearest_neighbour_means, trimmed_mean};
+use starling_learning::mix::trial::Trials;
 use starling_learning::mix::{add_scaled_difference, distance, norm};
 use starling_learning::model::Workspace;
 use starling_learning::optim::Schedule;
@@ -20,10 +21,15 @@ use crate::references::References;
 use crate::settings::{Rule, Settings};
 use crate::spec::Network;
 
+/// Held-back rows that a model is tried on at each merge: enough to tell a step back from chance
+/// within a few exchanges, and a twelfth of what four local steps cost.
+const TRIAL_ROWS: usize = 32;
 /// Peers whose direction the direction filter remembers.
 const FILTER_PEERS_MAX: usize = 64;
 /// Hold-out rows that a model is tried on before it is adopted.
 const ADOPTED_ROWS: usize = 256;
+/// It may lose so many times what a guess does.
+const ADOPTED_LOSS_MAX: f64 = 100.0;
 /// A mean loss beyond this many times the usual one means that training has diverged.
 const DIVERGED: f64 = 4.0;
 /// Rounds after that in which the outer step is taken at half its rate.
@@ -55,6 +61,9 @@ pub struct Replica {
     sent: Vec<f32>,
     references: References,
     filter: DirectionFilter<NodeId>,
+    trials: Trials<NodeId>,
+    /// Our loss on the rows of trials in this round.
+    own_loss: Option<f64>,
 }
 
 impl Replica {
@@ -92,6 +101,8 @@ impl Replica {
             sent: Vec::new(),
             references: References::new(settings.reference_bytes_max, x.len()),
             filter: DirectionFilter::new(x.len(), FILTER_PEERS_MAX, secret),
+            trials: Trials::new(FILTER_PEERS_MAX),
+            own_loss: None,
             x,
         }
     }
@@ -123,6 +134,11 @@ impl Replica {
     #[must_use]
     pub fn reference_bytes(&self) -> (usize, usize) {
         self.references.bytes(self.x.len())
+    }
+
+    /// Names the mid-point of the last exchange with `peer`.
+    pub(crate) fn midpoint(&self, peer: NodeId) -> Option<u64> {
+        self.references.newest_hash(peer)
     }
 
     /// Length of the last round's local update.
@@ -292,11 +308,27 @@ impl Replica {
             }
             return Merge { distance, accepted: false, trusted: 1.0, moved: 0.0 };
         };
-        let trusted = if self.rule.filter { self.filter.observe(peer, theirs) } else { 1.0 };
+        let trusted = if self.rule.filter {
+            self.filter.observe(peer, theirs) * self.try_out(peer, theirs)
+        } else {
+            1.0
+        };
         let moved = terms.weight * clip * trusted;
         self.shift(theirs, ours, moved);
         self.merged = true;
         Merge { distance, accepted: true, trusted, moved }
+    }
+
+    /// How much of its weight a partner's model keeps after a trial on our rows.
+    fn try_out(&mut self, peer: NodeId, theirs: &[f32]) -> f64 {
+        let (model, rows) = (&self.network.model, Some(TRIAL_ROWS));
+        let own = match self.own_loss {
+            Some(loss) => loss,
+            None => evaluate(model, &self.x, &self.holdout, rows, &mut self.space).loss,
+        };
+        self.own_loss = Some(own);
+        let found = evaluate(model, theirs, &self.holdout, rows, &mut self.space);
+        if found.total == 0 { 1.0 } else { self.trials.observe(peer, found.loss - own) }
     }
 
     fn shift(&mut self, theirs: &[f32], ours: &[f32], weight: f64) {
@@ -305,6 +337,7 @@ impl Replica {
     }
 
     fn finish(&mut self, age: f64) -> Done {
+        self.own_loss = None;
         let merged = core::mem::take(&mut self.merged);
         if !merged && self.idle_rounds < self.rule.idle_rounds_max {
             self.idle_rounds += 1;
@@ -366,13 +399,18 @@ impl Replica {
         0
     }
 
-    /// Whether it may be a model of this task: one that training would only diverge from again
-    /// must not become what we fall back to.
+    /// Whether it may be a model of this task, and not one that no training leads away from. What
+    /// it loses on our rows is what training begins from: a model that has seen none of our classes
+    /// is no sign of divergence.
     fn may_adopt(&mut self, params: &[f32]) -> bool {
-        let limit = DIVERGED * (self.network.spec.model.classes as f64).ln();
+        let guess = (self.network.spec.model.classes as f64).ln();
         let (model, rows) = (&self.network.model, Some(ADOPTED_ROWS));
         let found = evaluate(model, params, &self.holdout, rows, &mut self.space);
-        first_non_finite(params).is_none() && (found.total == 0 || found.loss <= limit)
+        let fit = found.loss <= ADOPTED_LOSS_MAX * guess && first_non_finite(params).is_none();
+        if fit {
+            self.usual_loss = found.loss.max(guess);
+        }
+        fit
     }
 }
 

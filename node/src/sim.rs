@@ -10,6 +10,7 @@
 mod actor;
 mod attack;
 pub mod lab;
+mod ledger;
 mod queue;
 mod scenario;
 mod watch;
@@ -21,17 +22,19 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use starling_learning::data::Shard;
+use starling_protocol::admission;
 use starling_protocol::id::{Keypair, NodeId};
 use starling_protocol::message::Hint;
 use starling_protocol::time::Time;
 
 pub use self::attack::Attack;
-pub use self::scenario::{Churn, Outage, Partition, Scenario};
+pub use self::scenario::{Churn, Outage, Partition, Sabotage, Scenario};
 
-use self::actor::{Actor, Directory};
+use self::actor::{Actor, Directory, Person};
 use self::attack::Crowd;
+use self::ledger::Ledger;
 use self::queue::Parcel;
-use crate::spec::Network;
+use crate::spec::{Membership, Network};
 
 /// Fewer active nodes than this in a window are not worth a second thread.
 const PARALLEL_FROM: usize = 6;
@@ -40,6 +43,8 @@ const PARALLEL_FROM: usize = 6;
 /// second are not what is to be shown.
 const ONE_INVITER_MAX: usize = 64;
 const INVITES_EACH: usize = 8;
+/// Unbalanced merges remembered.
+const UNBALANCED_MAX: usize = 4;
 /// Windows between two calls of `progress`.
 const WINDOWS_PER_LOOK: u64 = 64;
 
@@ -50,8 +55,14 @@ pub struct Report {
     pub accuracies: Vec<f64>,
     /// Rounds per node.
     pub rounds_mean: f64,
+    /// Age of honest models that live.
+    pub age_mean: f64,
+    /// Mean difference between what peers scored a node's model at and its accuracy.
+    pub cross_error_mean: f64,
     /// Root-mean-square distance of working models from their mean, by the mean's length.
     pub consensus: f64,
+    /// What nodes believe it to be, on average.
+    pub consensus_believed: f64,
     /// Model bytes sent per node.
     pub payload_bytes_mean: f64,
     /// All bytes of frames sent per node.
@@ -64,9 +75,11 @@ pub struct Report {
     pub honest_bans: u64,
     /// What did not hold that must always hold.
     pub violations: Vec<String>,
+    /// Exchanges whose two merges were held against each other.
+    pub pairs_checked: u64,
     /// Virtual time at the end.
     pub virtual_time: Duration,
-    /// Hash of all inputs and outputs of all nodes.
+    /// Hash of when every node did something, of all that it sent and told, and of what it learnt.
     pub trace: [u8; 32],
 }
 
@@ -94,11 +107,21 @@ pub struct Simulation {
     /// What hostile nodes know, and when it is brought up to date.
     crowd: Arc<Crowd>,
     attack_memory: f32,
+    victims_known: bool,
     next_look: Time,
     look_interval: Option<Duration>,
     /// Whether training has an end, and all live nodes came to it.
     finite: bool,
     over: bool,
+    ledger: Ledger,
+    /// Merges that did not keep the mean, the first few.
+    unbalanced: Vec<String>,
+}
+
+/// The identity of the founder of a simulated network that asks for certificates.
+#[must_use]
+pub fn founder(seed: u64) -> NodeId {
+    actor::key(seed, 0).id()
 }
 
 impl Simulation {
@@ -111,10 +134,22 @@ impl Simulation {
         let scenario = Arc::new(scenario.clone());
         let mut rng = ChaCha8Rng::seed_from_u64(scenario.seed);
         let mut actors = Vec::with_capacity(count);
+        let attacks = scenario.attacks.iter().map(|(attack, _)| *attack);
+        let attack_memory = attacks.map(Attack::memory).fold(0.0, f32::max);
+        let root = keys.first().cloned();
         for (index, (key, shard)) in keys.into_iter().zip(shards).enumerate() {
+            let certified = network.spec.membership == Membership::Invite
+                && (!scenario.is_stranger(index, count)
+                    || scenario.sabotage == Some(Sabotage::Stranger));
+            let chain = root
+                .as_ref()
+                .filter(|_| certified && index > 0)
+                .and_then(|root| admission::extend_chain(root, network.id, &[], key.id()).ok());
             let contacts = contacts(&ids.nodes, index, scenario.settings.view_max, &mut rng);
             let (ids, scenario) = (Arc::clone(&ids), Arc::clone(&scenario));
-            actors.push(Actor::new(network, scenario, ids, index, key, shard, contacts));
+            let chain = chain.unwrap_or_default();
+            let person = Person { index, key, chain, contacts };
+            actors.push(Actor::new(network, scenario, ids, person, shard));
         }
         let round = scenario.step * scenario.settings.steps_per_round;
         Self {
@@ -126,8 +161,12 @@ impl Simulation {
             next_look: Time::ZERO,
             finite: network.spec.training.age_max.is_some(),
             over: false,
-            attack_memory: scenario.attack.map_or(0.0, |(attack, _)| attack.memory()),
-            look_interval: scenario.attack.map(|_| round.max(scenario.settings.round_period)),
+            attack_memory,
+            victims_known: scenario.attacks.iter().any(|(attack, _)| attack.fits_victims()),
+            look_interval: (!scenario.attacks.is_empty())
+                .then(|| round.max(scenario.settings.round_period)),
+            ledger: Ledger::default(),
+            unbalanced: Vec::new(),
         }
     }
 
@@ -162,7 +201,12 @@ impl Simulation {
     fn inform_attackers(&mut self) {
         let honest = self.actors.iter().filter(|actor| !actor.is_hostile());
         let models: Vec<&[f32]> = honest.filter_map(Actor::params).collect();
-        self.crowd = Arc::new(Crowd::of(&models, &self.crowd, self.attack_memory));
+        let mut crowd = Crowd::of(&models, &self.crowd, self.attack_memory);
+        if self.victims_known {
+            let honest = self.actors.iter().filter(|actor| !actor.is_hostile());
+            crowd.victims = honest.filter_map(Actor::victim).collect();
+        }
+        self.crowd = Arc::new(crowd);
         for actor in &mut self.actors {
             actor.inform(&self.crowd);
         }
@@ -177,6 +221,7 @@ impl Simulation {
         } else {
             active.par_iter_mut().for_each(|actor| actor.run_until(end));
         }
+        let moves: Vec<_> = active.iter_mut().flat_map(|actor| actor.take_moves()).collect();
         let mut parcels: Vec<Parcel> =
             active.iter_mut().flat_map(|actor| actor.take_outbox()).collect();
         parcels.sort_by_key(|parcel| (parcel.at, parcel.from, parcel.sequence));
@@ -185,12 +230,34 @@ impl Simulation {
                 actor.deliver(parcel);
             }
         }
+        let nodes = self.actors.len();
+        for entry in moves {
+            let found = self.ledger.book(entry, nodes);
+            if self.unbalanced.len() < UNBALANCED_MAX {
+                self.unbalanced.extend(found);
+            }
+        }
     }
 
-    /// Mean age of live nodes: how far the run is.
+    /// How far, on average, peers' scores are from the `accuracies` of live honest nodes, and how far
+    /// from each other nodes believe to be.
+    fn estimates(&self, accuracies: &[f64]) -> (f64, f64) {
+        let honest = self.actors.iter().filter(|actor| !actor.is_hostile() && actor.is_live());
+        let (mut errors, mut believed) = (Vec::new(), Vec::new());
+        for (actor, accuracy) in honest.zip(accuracies) {
+            let (cross, consensus) = actor.estimates();
+            errors.extend(cross.map(|cross| (cross - accuracy).abs()));
+            believed.extend(consensus);
+        }
+        let mean = |all: Vec<f64>| all.iter().sum::<f64>() / all.len().max(1) as f64;
+        (mean(errors), mean(believed))
+    }
+
+    /// Mean age of honest nodes that live: how far the run is.
     #[must_use]
     pub fn mean_age(&self) -> f64 {
-        let ages: Vec<f64> = self.actors.iter().filter_map(Actor::age).collect();
+        let honest = self.actors.iter().filter(|actor| !actor.is_hostile());
+        let ages: Vec<f64> = honest.filter_map(Actor::age).collect();
         ages.iter().sum::<f64>() / ages.len().max(1) as f64
     }
 
@@ -228,6 +295,7 @@ impl Simulation {
     #[must_use]
     pub fn report(&mut self, test: &Shard) -> Report {
         let accuracies = self.accuracies(test);
+        let (cross_error_mean, consensus_believed) = self.estimates(&accuracies);
         let violations = self.violations();
         let honest = self.actors.iter().filter(|actor| !actor.is_hostile());
         let totals: Vec<_> = honest.map(Actor::totals).collect();
@@ -238,11 +306,17 @@ impl Simulation {
         let mut trace = blake3::Hasher::new();
         for actor in &self.actors {
             trace.update(&actor.trace());
+            for value in actor.params().unwrap_or_default() {
+                trace.update(&value.to_le_bytes());
+            }
         }
         Report {
             accuracies,
             rounds_mean: mean(|totals| totals.rounds),
+            age_mean: self.mean_age(),
+            cross_error_mean,
             consensus: self.consensus(),
+            consensus_believed,
             payload_bytes_mean: mean(|totals| totals.payload),
             wire_bytes_mean: mean(|totals| totals.wire),
             messages_mean: mean(|totals| totals.messages),
@@ -253,6 +327,7 @@ impl Simulation {
             ),
             honest_bans: sum(|totals| totals.bans),
             violations,
+            pairs_checked: self.ledger.checked,
             virtual_time: self.now.since(Time::ZERO),
             trace: *trace.finalize().as_bytes(),
         }
@@ -260,10 +335,10 @@ impl Simulation {
 
     fn violations(&mut self) -> Vec<String> {
         let time = self.now.since(Time::ZERO);
-        let hostile = self.actors.iter().any(Actor::is_hostile);
         let honest = self.actors.iter_mut().filter(|actor| !actor.is_hostile());
         let mut found: Vec<String> = honest.flat_map(|actor| actor.violations(time)).collect();
-        if self.finite && !self.over && !hostile {
+        found.append(&mut self.unbalanced);
+        if self.finite && !self.over {
             found.push(format!("training did not come to its end within {} s", time.as_secs()));
         }
         found

@@ -3,7 +3,10 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{ChurnFile, PartitionFile, ScenarioFile};
+use starling_node::sim::Attack;
+use starling_node::spec::Membership;
+
+use super::{ChurnFile, Hostile, PartitionFile, ScenarioFile};
 
 /// Name under which `starling simulate` makes a schedule from the seed.
 pub const FAULTS: &str = "faults";
@@ -27,6 +30,9 @@ impl ScenarioFile {
             end_steps: begin_steps + f64::from(rng.random_range(1..400)),
             share: rng.random_range(0.0..0.6),
         });
+        // In half of the networks someone knocks who is no member.
+        let invite = nodes >= 4 && rng.random_bool(0.5);
+        let stranger = Hostile { nodes: 1, attack: Attack::Stranger };
         Self {
             name: FAULTS.into(),
             about: "A random schedule of faults, by seed.".into(),
@@ -42,6 +48,8 @@ impl ScenarioFile {
             slow_factor: rng.random_range(1..10),
             churn,
             partition,
+            hostile: if invite { vec![stranger] } else { Vec::new() },
+            membership: if invite { Membership::Invite } else { Membership::Open },
             patience: 400.0,
             seed,
             ..Self::default()
@@ -58,7 +66,9 @@ impl ScenarioFile {
         let mut all = vec![
             without(|scenario| scenario.churn = None),
             without(|scenario| scenario.partition = None),
-            without(|scenario| scenario.hostile = None),
+            without(|scenario| {
+                scenario.hostile.pop();
+            }),
             without(|scenario| scenario.loss = 0.0),
             without(|scenario| scenario.duplication = 0.0),
             without(|scenario| scenario.slow_share = 0.0),
@@ -70,7 +80,7 @@ impl ScenarioFile {
     }
 
     /// The smallest scenario that still `fails`, found by leaving out one fault after the other.
-    /// Each look costs a run; there are at most nine kinds of faults.
+    /// Each look costs a run; there are at most ten kinds of faults.
     #[must_use]
     pub fn shrink(mut self, mut fails: impl FnMut(&Self) -> bool) -> Self {
         while let Some(simpler) = self.simpler().into_iter().find(|simpler| fails(simpler)) {

@@ -94,8 +94,9 @@ mod tests {
     fn every_column_is_sorted_whatever_their_number() {
         for (count, length) in [(1, 3), (2, 64), (7, 65), (12, 256), (13, 100)] {
             let value = |row: usize, column: usize| ((row * 7919 + column * 104_729) % 97) as f32;
-            let vectors: Vec<Vec<f32>> =
-                (0..count).map(|row| (0..length).map(|column| value(row, column)).collect()).collect();
+            let vectors: Vec<Vec<f32>> = (0..count)
+                .map(|row| (0..length).map(|column| value(row, column)).collect())
+                .collect();
             let refs: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
             let median = coordinate_median(&refs).expect("of one length");
             for (column, found) in median.iter().enumerate() {

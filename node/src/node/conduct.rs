@@ -156,8 +156,7 @@ mod tests {
     #[test]
     fn nine_rejected_of_ten_are_a_quarantine() {
         let mut conduct = Conduct::new(Time::ZERO, 0.0);
-        let earned: Vec<bool> =
-            (0..10).map(|merge| conduct.observe_merge(merge != 3, 5)).collect();
+        let earned: Vec<bool> = (0..10).map(|merge| conduct.observe_merge(merge != 3, 5)).collect();
         assert_eq!(earned.iter().position(|earned| *earned), Some(9));
         assert!(conduct.is_quarantined(5 + QUARANTINE_ROUNDS - 1));
         assert!(!conduct.is_quarantined(5 + QUARANTINE_ROUNDS));

@@ -7,9 +7,7 @@ use starling_protocol::admission::{self, Certificate};
 use starling_protocol::envelope::{Address, Frame, Verified};
 use starling_protocol::fault::{Denial, Rejection, Severity};
 use starling_protocol::id::NodeId;
-use starling_protocol::limits::{
-    HELLO_DEADLINE, HINTS_MAX, LINKS_PER_MEMBER, TICKETS_COUNTED_MAX,
-};
+use starling_protocol::limits::{HELLO_DEADLINE, HINTS_MAX, LINKS_PER_MEMBER, TICKETS_COUNTED_MAX};
 use starling_protocol::message::{self, Hello, Hint, Join, Message, Welcome, check_addresses};
 use starling_protocol::ticket::{Terms, Ticket, TicketError};
 use starling_protocol::time::Time;

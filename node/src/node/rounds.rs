@@ -350,9 +350,10 @@ impl Node {
     }
 
     fn request(&mut self, peer: NodeId, second: bool, own: Encoded) {
-        let Some(link) = self.links.get(&peer) else { return self.finish_round() };
-        let own_step = Duration::from_nanos(self.counters.step_ns);
-        let wait = self.latency.timeout(Duration::from_nanos(link.standing.step_ns), own_step);
+        if !self.links.contains_key(&peer) {
+            return self.finish_round();
+        }
+        let wait = self.patience(peer);
         let exchange = self.next_exchange;
         self.next_exchange += 1;
         let (sent, deadline) = (self.now, self.now + wait);
@@ -454,7 +455,7 @@ impl Node {
     }
 
     /// How far a partner's model usually is, or may be at the present learning rate.
-    pub(super) fn threshold(&self) -> f64 {
+    pub(crate) fn threshold(&self) -> f64 {
         let usual = self.distances.threshold(self.counters.update_norm);
         usual.max(self.fresh_length())
     }
@@ -508,6 +509,13 @@ impl Node {
             let (age, peers) = (self.standing.age, self.peers());
             self.event(Event::MeshJoined { age, snapshots: 0, peers });
         }
+    }
+
+    /// How long we wait for `peer` to answer.
+    pub(crate) fn patience(&self, peer: NodeId) -> Duration {
+        let step_ns = self.links.get(&peer).map_or(0, |link| link.standing.step_ns);
+        let own_step = Duration::from_nanos(self.counters.step_ns);
+        self.latency.timeout(Duration::from_nanos(step_ns), own_step)
     }
 
     /// The partner of the open exchange will not answer: the round goes on without it.

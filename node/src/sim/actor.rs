@@ -1,5 +1,7 @@
 //! One simulated node: state machine, weights, event queue, and the faults that befall it.
 
+mod hostile;
+
 use core::cmp::Reverse;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -9,22 +11,32 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use starling_learning::data::Shard;
 use starling_learning::params::first_non_finite;
+use starling_protocol::admission::Certificate;
 use starling_protocol::envelope::{Address, Frame, Verified};
+use starling_protocol::fault::Rejection;
 use starling_protocol::id::{Keypair, NodeId};
-use starling_protocol::message::{ExchangeOutcome, Hint, Kind, Message};
+use starling_protocol::limits::JOBS_PENDING_MAX;
+use starling_protocol::message::{Hint, Kind};
 use starling_protocol::time::Time;
 
-use super::attack::{Attack, Attacker, Crowd};
+use super::attack::{Attack, Attacker, Victim};
+use super::ledger::Move;
 use super::queue::{Cargo, Happening, Parcel, Queued};
-use super::scenario::Scenario;
+use super::scenario::{Sabotage, Scenario};
 use super::watch::Watch;
 use crate::checkpoint;
 use crate::event::Event;
-use crate::jobs::Job;
+use crate::jobs::{Done, Job};
 use crate::node::{Identity, Input, Node, Output, Phase, Standing};
 use crate::replica::Replica;
 use crate::spec::Network;
 use crate::worker::{JobId, Worker};
+
+/// Happenings of one node in one window; more are a loop that time does not end.
+const HAPPENINGS_MAX: u32 = 100_000;
+/// One frame in so many is sent again under `Sabotage::Replay`, and one merge in so many is bent
+/// under `Sabotage::Mean`.
+const SABOTAGE_EVERY: u64 = 16;
 
 /// The key of node `index`.
 pub(super) fn key(seed: u64, index: usize) -> Keypair {
@@ -73,6 +85,19 @@ impl Directory {
         let indices = nodes.iter().enumerate().map(|(index, id)| (*id, index)).collect();
         Self { nodes, indices }
     }
+
+    pub(super) fn index(&self, id: NodeId) -> Option<usize> {
+        self.indices.get(&id).copied()
+    }
+}
+
+/// Who a node is.
+#[derive(Debug)]
+pub(super) struct Person {
+    pub(super) index: usize,
+    pub(super) key: Keypair,
+    pub(super) chain: Vec<Certificate>,
+    pub(super) contacts: Vec<Hint>,
 }
 
 /// One simulated node.
@@ -84,6 +109,7 @@ pub(super) struct Actor {
     attacker: Option<Attacker>,
     network: Network,
     key: Keypair,
+    chain: Vec<Certificate>,
     shard: Shard,
     contacts: Vec<Hint>,
     epoch: u64,
@@ -95,6 +121,7 @@ pub(super) struct Actor {
     last_arrival: BTreeMap<usize, Time>,
     queue: BinaryHeap<Reverse<Queued>>,
     outbox: Vec<Parcel>,
+    moves: Vec<Move>,
     sequence: u64,
     tick_at: Option<Time>,
     rng: ChaCha8Rng,
@@ -109,21 +136,19 @@ impl Actor {
         network: &Network,
         scenario: Arc<Scenario>,
         ids: Arc<Directory>,
-        index: usize,
-        key: Keypair,
+        person: Person,
         shard: Shard,
-        contacts: Vec<Hint>,
     ) -> Self {
+        let Person { index, key, chain, contacts } = person;
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&scenario.seed.to_le_bytes());
         seed[8..16].copy_from_slice(&(index as u64).to_le_bytes());
-        let hostile = scenario.attack.filter(|(_, count)| index + count >= ids.nodes.len());
+        let hostile = scenario.hostile(index, ids.nodes.len());
         let shard = match hostile {
             Some((Attack::LabelFlip, _)) => shard.with_flipped_labels(),
             _ => shard,
         };
-        let attacker = hostile.map(|(attack, count)| {
-            let place = (ids.nodes.len() - 1 - index, count);
+        let attacker = hostile.map(|(attack, place)| {
             Attacker::new(attack, place, scenario.seed.wrapping_add(index as u64))
         });
         let mut actor = Self {
@@ -133,6 +158,7 @@ impl Actor {
             attacker,
             network: network.clone(),
             key,
+            chain,
             shard,
             contacts,
             epoch: 0,
@@ -142,6 +168,7 @@ impl Actor {
             last_arrival: BTreeMap::new(),
             queue: BinaryHeap::new(),
             outbox: Vec::new(),
+            moves: Vec::new(),
             sequence: 0,
             tick_at: None,
             rng: ChaCha8Rng::from_seed(seed),
@@ -179,10 +206,20 @@ impl Actor {
         core::mem::take(&mut self.outbox)
     }
 
+    pub(super) fn take_moves(&mut self) -> Vec<Move> {
+        core::mem::take(&mut self.moves)
+    }
+
     pub(super) fn run_until(&mut self, end: Time) {
+        let mut happenings = 0;
         while self.next_event().is_some_and(|at| at < end) {
             if let Some(Reverse(queued)) = self.queue.pop() {
                 self.happen(queued.at, queued.happening);
+            }
+            happenings += 1;
+            if happenings > HAPPENINGS_MAX {
+                self.watch.violated("does not come to rest in a moment of time");
+                (self.live, self.queue) = (None, BinaryHeap::new());
             }
         }
     }
@@ -233,7 +270,7 @@ impl Actor {
         let identity = Identity {
             key: self.key.clone(),
             epoch: self.epoch,
-            chain: Vec::new(),
+            chain: self.chain.clone(),
             contacts: self.contacts.clone(),
             resumed,
             banned: BTreeSet::new(),
@@ -273,6 +310,7 @@ impl Actor {
 
     fn step(&mut self, now: Time, input: Input) {
         self.trace.update(&now.0.to_le_bytes());
+        self.watch.input();
         let Some(live) = &mut self.live else { return };
         let outputs = live.node.step(now, input);
         if let Some(table) = live.node.overflow() {
@@ -287,23 +325,19 @@ impl Actor {
         match output {
             Output::Send(address, frame) => self.send(now, address, frame),
             Output::Dial(hint) => {
-                if let Some(peer) = self.index_of(hint.id).filter(|to| !self.cut(now, *to)) {
+                if let Some(peer) = self.ids.index(hint.id).filter(|to| !self.cut(now, *to)) {
                     self.post(now, peer, Cargo::Connect);
                 }
             }
             Output::Disconnect(id) => {
-                if let Some(peer) = self.index_of(id)
+                if let Some(peer) = self.ids.index(id)
                     && self.links.remove(&peer).is_some()
                 {
                     self.post(now, peer, Cargo::Closed);
                 }
             }
             Output::Compute(id, job) => {
-                if let Job::Answer { peer, .. } | Job::Absorb { peer, .. } = &job
-                    && let Some(peer) = self.index_of(*peer)
-                {
-                    self.watch.merging(peer, self.links.contains_key(&peer), &job);
-                }
+                self.watch_merge(&job);
                 self.compute(now, id, job);
             }
             Output::Save { bytes, .. } => {
@@ -321,15 +355,35 @@ impl Actor {
         }
     }
 
-    fn index_of(&self, id: NodeId) -> Option<usize> {
-        self.ids.indices.get(&id).copied()
+    /// Models that are about to be merged: of whom they are.
+    fn watch_merge(&mut self, job: &Job) {
+        match job {
+            Job::Answer { peer, .. } | Job::Absorb { peer, .. } => {
+                let Some(index) = self.ids.index(*peer) else { return };
+                let linked = self.links.contains_key(&index);
+                let stranger = self.scenario.is_stranger(index, self.ids.nodes.len());
+                self.watch.merging(index, linked, stranger, job);
+            }
+            Job::Mix { models, .. } | Job::Adopt { snapshots: models } => {
+                self.watch.mixing(models.len());
+            }
+            _ => {}
+        }
+    }
+
+    fn sabotages(&self, sabotage: Sabotage) -> bool {
+        self.scenario.sabotage == Some(sabotage)
     }
 
     fn send(&mut self, now: Time, address: Address, frame: Frame) {
+        self.trace.update(&address.recipient.0);
         self.trace.update(&[frame.message.kind() as u8]);
         self.trace.update(&frame.slab);
-        let Some(peer) = self.index_of(address.recipient) else { return };
+        let Some(peer) = self.ids.index(address.recipient) else { return };
+        let address = self.spread(address);
         let Some(frame) = self.misreport(frame) else { return };
+        let wait = self.hold_back(&address, &frame);
+        let flood = frame.clone();
         // Streams lose nothing; what fails in a real network is an exchange, when a link breaks.
         let kind = frame.message.kind();
         let fragile = matches!(kind, Kind::ExchangeRequest | Kind::ExchangeReply);
@@ -342,7 +396,22 @@ impl Actor {
         if twice {
             self.post(now, peer, Cargo::Frame(verified.clone()));
         }
-        self.post(now, peer, Cargo::Frame(verified));
+        self.replay_past_the_window(now, peer, &verified);
+        self.post(now + wait, peer, Cargo::Frame(verified));
+        self.flood(now, address, &flood);
+    }
+
+    fn replay_past_the_window(&mut self, now: Time, peer: usize, verified: &Verified) {
+        let asks = verified.frame.message.kind() == Kind::ExchangeRequest;
+        if self.sabotages(Sabotage::Replay)
+            && asks
+            && verified.address.sequence.is_multiple_of(SABOTAGE_EVERY)
+        {
+            let mut copy = verified.clone();
+            // Far ahead of all that is sent in a run, so the window takes it.
+            copy.address.sequence += 1 << 32;
+            self.post(now, peer, Cargo::Copy(copy));
+        }
     }
 
     fn post(&mut self, now: Time, to: usize, cargo: Cargo) {
@@ -387,9 +456,15 @@ impl Actor {
             }
             Cargo::Frame(frame) if known == Some(parcel.epoch) => {
                 self.watch.delivered(peer, &frame);
+                if self.sabotages(Sabotage::Ban) && frame.frame.message.kind() == Kind::Beat {
+                    return self.step(now, Input::Refused(id, Rejection::BadSignature));
+                }
                 self.step(now, Input::Received(frame));
             }
-            Cargo::Closed | Cargo::Frame(_) => {}
+            Cargo::Copy(frame) if known == Some(parcel.epoch) => {
+                self.step(now, Input::Received(frame));
+            }
+            Cargo::Closed | Cargo::Frame(_) | Cargo::Copy(_) => {}
         }
     }
 
@@ -404,64 +479,8 @@ impl Actor {
     }
 
     fn is_honest(&self, name: &str) -> bool {
-        let hostile = self.scenario.attack.map_or(0, |(_, count)| count);
-        let honest = self.ids.nodes.len().saturating_sub(hostile);
+        let honest = self.scenario.honest(self.ids.nodes.len());
         self.ids.nodes.iter().take(honest).any(|id| id.to_string() == name)
-    }
-
-    pub(super) fn is_hostile(&self) -> bool {
-        self.attacker.is_some()
-    }
-
-    pub(super) fn inform(&mut self, crowd: &Arc<Crowd>) {
-        if let Some(attacker) = &mut self.attacker {
-            attacker.crowd = Arc::clone(crowd);
-        }
-    }
-
-    /// Lets a hostile node put another model in its own model's place before it is sent.
-    fn forge(&mut self, job: &Job) {
-        let (Some(attacker), Some(live)) = (&mut self.attacker, &mut self.live) else { return };
-        let victim = match job {
-            Job::Encode { .. } | Job::Snapshot { .. } => None,
-            Job::Answer { peer, request, .. } => live.worker.replica().decode(*peer, request),
-            _ => return,
-        };
-        let genesis = self.network.genesis();
-        if let Some(forged) = attacker.forge(&genesis, victim.as_deref()) {
-            live.worker.replace_params(&forged);
-        }
-    }
-
-    /// What a hostile node says instead; none if it keeps silent.
-    fn misreport(&self, mut frame: Frame) -> Option<Frame> {
-        match (self.attacker.as_ref().map(|attacker| attacker.attack), &mut frame.message) {
-            (Some(Attack::Tarpit), Message::ExchangeReply(_)) => return None,
-            (Some(Attack::Tarpit), Message::Beat(beat)) => beat.standing.step_ns = u64::MAX,
-            (Some(Attack::FalseAge { factor }), message) => match message {
-                Message::ExchangeRequest(request) => request.age *= factor,
-                Message::ExchangeReply(reply) => {
-                    if let ExchangeOutcome::Model { age, .. } = &mut reply.outcome {
-                        *age *= factor;
-                    }
-                }
-                Message::Beat(beat) => beat.standing.age *= factor,
-                Message::Hello(hello) => hello.standing.age *= factor,
-                _ => {}
-            },
-            _ => {}
-        }
-        Some(frame)
-    }
-
-    fn step_time(&self) -> Duration {
-        let slow = (self.ids.nodes.len() as f64 * self.scenario.slow_share).round() as usize;
-        let factor = if self.index < slow { self.scenario.slow_factor } else { 1 };
-        let hurry = match self.attacker.as_ref().map(|attacker| attacker.attack) {
-            Some(Attack::Flood { factor }) => factor.max(1),
-            _ => 1,
-        };
-        self.scenario.step * factor / hurry
     }
 
     fn compute(&mut self, now: Time, id: JobId, job: Job) {
@@ -473,6 +492,9 @@ impl Actor {
             self.push(now + step * steps, Happening::Boundary(epoch));
         } else if let Some((begun, _, _)) = live.training {
             live.mailbox.push_back((id, job));
+            if live.mailbox.len() > JOBS_PENDING_MAX {
+                self.watch.violated("has more jobs waiting than it may");
+            }
             let elapsed = now.since(begun).as_nanos().div_ceil(step.as_nanos().max(1));
             let next = begun + step * u32::try_from(elapsed).unwrap_or(u32::MAX);
             self.push(next, Happening::Boundary(epoch));
@@ -484,9 +506,38 @@ impl Actor {
 
     fn submit(&mut self, now: Time, id: JobId, job: Job) {
         let Some(live) = &mut self.live else { return };
-        if let Some(done) = live.worker.submit(id, job) {
-            self.push(now, Happening::JobDone(id, done));
+        let merged_with = match &job {
+            Job::Answer { peer, .. } | Job::Absorb { peer, .. } => Some(*peer),
+            _ => None,
+        };
+        let before = merged_with.map(|_| live.worker.replica().params().to_vec());
+        let Some(done) = live.worker.submit(id, job) else { return };
+        if let (Some(peer), Some(before)) = (merged_with, before) {
+            self.book(peer, &before, &done);
         }
+        self.push(now, Happening::JobDone(id, done));
+    }
+
+    /// Books what a merge between honest nodes moved our model by.
+    fn book(&mut self, peer: NodeId, before: &[f32], done: &Done) {
+        let merge = match done {
+            Done::Absorbed(merge) => *merge,
+            Done::Answered { merge: Some(merge), .. } => *merge,
+            _ => return,
+        };
+        let honest = self.scenario.honest(self.ids.nodes.len());
+        let (Some(live), Some(other)) = (&mut self.live, self.ids.index(peer)) else { return };
+        if self.index >= honest || other >= honest {
+            return;
+        }
+        if self.scenario.sabotage == Some(Sabotage::Mean) && merge.moved > 0.0 {
+            let bent: Vec<f32> =
+                live.worker.replica().params().iter().map(|value| value * 1.01).collect();
+            live.worker.replace_params(&bent);
+        }
+        let Some(hash) = live.worker.replica().midpoint(peer) else { return };
+        let pair = (self.index.min(other), self.index.max(other), hash);
+        self.moves.push(Move::of(pair, merge.moved, before, live.worker.replica().params()));
     }
 
     fn boundary(&mut self, now: Time) {
@@ -505,7 +556,9 @@ impl Actor {
         }
         let mailbox = core::mem::take(&mut live.mailbox);
         for (id, done) in results {
-            self.push(now, Happening::JobDone(id, done));
+            if !(self.sabotages(Sabotage::Stall) && self.index == 0) {
+                self.push(now, Happening::JobDone(id, done));
+            }
         }
         for (id, job) in mailbox {
             self.forge(&job);
@@ -534,6 +587,18 @@ impl Actor {
         live.map(|live| live.worker.evaluate(test, rows).accuracy())
     }
 
+    /// What peers scored its model at, and how far from the others it believes to be.
+    pub(super) fn estimates(&self) -> (Option<f64>, Option<f64>) {
+        let node = self.live.as_ref().map(|live| &live.node);
+        (node.and_then(Node::cross_accuracy), node.and_then(Node::consensus))
+    }
+
+    pub(super) fn victim(&self) -> Option<(usize, Victim)> {
+        let live = self.live.as_ref()?;
+        let model = live.worker.replica().params().to_vec();
+        Some((self.index, Victim { model, threshold: live.node.threshold() }))
+    }
+
     pub(super) fn totals(&self) -> Totals {
         let Some(live) = &self.live else { return Totals { bans: self.bans, ..self.before } };
         let (before, now) = (self.before, live.node.counters());
@@ -552,7 +617,17 @@ impl Actor {
     /// What did not hold here, after so long.
     pub(super) fn violations(&mut self, time: Duration) -> Vec<String> {
         let totals = self.totals();
-        self.watch.check_events(totals.rounds, self.epoch, time);
+        self.watch.check_bounds(totals.rounds, self.epoch, time);
+        if self.sabotages(Sabotage::Finite)
+            && let Some(live) = &mut self.live
+        {
+            let broken = vec![f32::NAN; live.worker.replica().params().len()];
+            live.worker.replace_params(&broken);
+        }
+        let references = self.live.as_ref().map(|live| live.worker.replica().reference_bytes());
+        if references.is_some_and(|(held, most)| held > most) {
+            self.watch.violated("holds more pair references than it may");
+        }
         if totals.bans > 0 {
             self.watch.violated(format!("banned {} honest nodes", totals.bans));
         }

@@ -1,11 +1,13 @@
 //! Hostile nodes: production nodes whose model is replaced whenever they are about to send it, or
 //! whose data or manners are bad. They know all honest models, as of the last step of time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use starling_learning::mix::norm;
 
 /// What hostile nodes do.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,24 +41,31 @@ pub enum Attack {
     },
     /// Train on labels turned round: class c becomes the last class minus c.
     LabelFlip,
-    /// Answer each victim with its own model, moved against progress by this share of what its gate
-    /// lets through.
+    /// Send each victim its own model, moved against progress by this share of its gate's threshold:
+    /// up to one it is taken whole, up to two it is clipped.
     GateFit {
-        /// Share of the victims' usual distance.
+        /// Share of the victim's threshold.
         share: f32,
         /// Which progress: what is kept of earlier rounds' at each round. 0 looks at the last one
         /// only and turns with every round, 1 at all since the start.
         memory: f32,
     },
-    /// Ask so many times as often as others, with the honest mean's sign turned.
+    /// Ask so many random partners at once instead of one, with the honest mean's sign turned.
     Flood {
-        /// How many times as often.
+        /// How many.
         factor: u32,
     },
     /// Send the starting parameters for ever.
     Stale,
     /// Accept everything, answer nothing.
     Tarpit,
+    /// Answer at the last moment: after this share of the time that a partner waits.
+    Dawdle {
+        /// Share of its time-out.
+        share: f64,
+    },
+    /// Belong to nobody: no certificate, in a network that asks for one.
+    Stranger,
     /// Claim an age so many times the true one.
     FalseAge {
         /// Factor.
@@ -69,6 +78,11 @@ impl Attack {
     pub(super) fn memory(self) -> f32 {
         if let Self::GateFit { memory, .. } = self { memory } else { 0.0 }
     }
+
+    /// Whether its nodes need to know each victim's model.
+    pub(super) fn fits_victims(self) -> bool {
+        matches!(self, Self::GateFit { .. })
+    }
 }
 
 /// What hostile nodes know: statistics of all live honest models.
@@ -80,13 +94,20 @@ pub(super) struct Crowd {
     pub(super) one: Vec<f32>,
     /// How far the mean has come since the last look, and a share of what was so before.
     pub(super) progress: Vec<f32>,
-    /// Usual distance between two honest models.
-    pub(super) distance: f32,
+    /// Model and gate threshold of each honest node that lives, where an attack is fitted to it.
+    pub(super) victims: BTreeMap<usize, Victim>,
     looks: usize,
 }
 
+/// What a fitted attack knows of its victim.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Victim {
+    pub(super) model: Vec<f32>,
+    pub(super) threshold: f64,
+}
+
 impl Crowd {
-    /// Looks at all honest models, and keeps a share of the progress `before`.
+    /// Looks at all honest models, and keeps a share of the `progress` before.
     pub(super) fn of(models: &[&[f32]], before: &Self, memory: f32) -> Self {
         let count = models.len().max(1) as f32;
         let length = models.first().map_or(0, |model| model.len());
@@ -102,7 +123,6 @@ impl Crowd {
                 *sum += (value - mean).powi(2) / count;
             }
         }
-        let total: f32 = deviation.iter().sum();
         deviation.iter_mut().for_each(|value| *value = value.sqrt());
         let progress = if before.mean.len() == length {
             let moved = mean.iter().zip(&before.mean).map(|(now, then)| now - then);
@@ -112,9 +132,8 @@ impl Crowd {
         };
         let looks = before.looks + 1;
         let one = models.get(looks % models.len().max(1)).map(|model| model.to_vec());
-        // Two independent draws are the square root of two deviations apart.
-        let distance = (2.0 * total).sqrt();
-        Self { mean, deviation, one: one.unwrap_or_default(), progress, distance, looks }
+        let victims = BTreeMap::new();
+        Self { mean, deviation, one: one.unwrap_or_default(), progress, victims, looks }
     }
 }
 
@@ -133,8 +152,14 @@ impl Attacker {
         Self { attack, crowd: Arc::default(), place, rng: ChaCha8Rng::seed_from_u64(seed) }
     }
 
-    /// The parameters to send instead of `own`; `victim` is the partner's model where it is known.
-    pub(super) fn forge(&mut self, genesis: &[f32], victim: Option<&[f32]>) -> Option<Vec<f32>> {
+    /// The parameters to send instead of our own to node `peer`, of whose model we know what it just
+    /// sent, if anything.
+    pub(super) fn forge(
+        &mut self,
+        genesis: impl FnOnce() -> Vec<f32>,
+        peer: Option<usize>,
+        sent: Option<Vec<f32>>,
+    ) -> Option<Vec<f32>> {
         let crowd = Arc::clone(&self.crowd);
         if crowd.mean.is_empty() {
             return None;
@@ -159,12 +184,18 @@ impl Attacker {
             }
             Attack::InnerProduct { rounds } => Some(along(&crowd.mean, &crowd.progress, -rounds)),
             Attack::GateFit { share, .. } => {
-                let length: f32 = crowd.progress.iter().map(|step| step * step).sum();
-                let size = share * crowd.distance / length.sqrt().max(f32::MIN_POSITIVE);
-                Some(along(victim.unwrap_or(&crowd.mean), &crowd.progress, -size))
+                let victim = peer.and_then(|peer| crowd.victims.get(&peer))?;
+                let length = norm(&crowd.progress).max(f64::MIN_POSITIVE);
+                let size = (f64::from(share) * victim.threshold / length) as f32;
+                let from = sent.as_ref().unwrap_or(&victim.model);
+                Some(along(from, &crowd.progress, -size))
             }
-            Attack::Stale => Some(genesis.to_vec()),
-            Attack::LabelFlip | Attack::Tarpit | Attack::FalseAge { .. } => None,
+            Attack::Stale => Some(genesis()),
+            Attack::LabelFlip
+            | Attack::Tarpit
+            | Attack::Dawdle { .. }
+            | Attack::Stranger
+            | Attack::FalseAge { .. } => None,
         }
     }
 
@@ -190,7 +221,6 @@ mod tests {
         assert_eq!(crowd.mean, [2.0, 2.0]);
         assert_eq!(crowd.deviation, [1.0, 0.0]);
         assert_eq!(crowd.progress, [2.0, 2.0]);
-        assert!((crowd.distance - 2.0_f32.sqrt()).abs() < 1e-6);
     }
 
     #[test]
@@ -204,10 +234,13 @@ mod tests {
 
     #[test]
     fn forged_models_are_what_they_claim() {
-        let forge = |attack, victim: Option<&[f32]>| {
+        let forge = |attack, sent: Option<Vec<f32>>| {
             let mut attacker = Attacker::new(attack, (1, 2), 1);
-            attacker.crowd = Arc::new(crowd());
-            attacker.forge(&[9.0, 9.0], victim)
+            let mut crowd = crowd();
+            let victim = Victim { model: vec![7.0, 7.0], threshold: 2.0_f64.sqrt() };
+            crowd.victims = BTreeMap::from([(3, victim)]);
+            attacker.crowd = Arc::new(crowd);
+            attacker.forge(|| vec![9.0, 9.0], Some(3), sent)
         };
         assert_eq!(forge(Attack::SignFlip, None), Some(vec![-2.0, -2.0]));
         assert_eq!(forge(Attack::Alie { z: 1.5 }, None), Some(vec![0.5, 2.0]));
@@ -215,8 +248,10 @@ mod tests {
         assert_eq!(forge(Attack::InnerProduct { rounds: 1.0 }, None), Some(vec![0.0, 0.0]));
         assert_eq!(forge(Attack::Stale, None), Some(vec![9.0, 9.0]));
         assert_eq!(forge(Attack::Tarpit, None), None);
-        let pushed =
-            forge(Attack::GateFit { share: 1.0, memory: 0.0 }, Some(&[5.0, 5.0])).expect("forged");
-        assert!((pushed[0] - 4.0).abs() < 1e-6 && (pushed[1] - 4.0).abs() < 1e-6, "{pushed:?}");
+        let fit = Attack::GateFit { share: 1.0, memory: 0.0 };
+        for (sent, expected) in [(Some(vec![5.0, 5.0]), 4.0), (None, 6.0)] {
+            let pushed = forge(fit, sent).expect("forged");
+            assert!(pushed.iter().all(|value| (value - expected).abs() < 1e-6), "{pushed:?}");
+        }
     }
 }

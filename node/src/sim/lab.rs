@@ -119,7 +119,12 @@ impl Lab {
         let shards = if self.rule == LabRule::Pooled { &pool[..] } else { shards };
         let genesis = model.genesis(self.seed);
         let peer = |(index, shard): (usize, &Shard)| Peer {
-            trainer: Trainer::new(shard.clone(), self.batch, 0.0, self.seed.wrapping_mul(1009) + index as u64),
+            trainer: Trainer::new(
+                shard.clone(),
+                self.batch,
+                0.0,
+                self.seed.wrapping_mul(1009) + index as u64,
+            ),
             space: Workspace::default(),
             x: genesis.clone(),
             anchor: genesis.clone(),

@@ -13,6 +13,8 @@ pub(super) enum Cargo {
     Accepted,
     Closed,
     Frame(Verified),
+    /// What an honest network would not carry: see [`super::scenario::Sabotage::Replay`].
+    Copy(Verified),
 }
 
 /// Something on its way to another node.

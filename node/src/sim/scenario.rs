@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::attack::Attack;
 use crate::settings::Settings;
 
@@ -63,8 +65,10 @@ pub struct Scenario {
     pub outages: Vec<Outage>,
     /// A cut.
     pub partition: Option<Partition>,
-    /// What the last nodes do, and how many of them, if any are hostile.
-    pub attack: Option<(Attack, usize)>,
+    /// What the last nodes do, group by group, and how many each has.
+    pub attacks: Vec<(Attack, usize)>,
+    /// What is broken on purpose, to see that it is found.
+    pub sabotage: Option<Sabotage>,
     /// Virtual time at the latest end.
     pub duration_max: Duration,
 }
@@ -84,13 +88,90 @@ impl Default for Scenario {
             churn: None,
             outages: Vec::new(),
             partition: None,
-            attack: None,
+            attacks: Vec::new(),
+            sabotage: None,
             duration_max: Duration::from_secs(3600),
         }
     }
 }
 
+/// A promise that the simulator breaks for a node, to show that the watch over all runs sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sabotage {
+    /// A copy of a frame is let past the replay window.
+    Replay,
+    /// A merge moves a node by more than it moves its partner.
+    Mean,
+    /// Frames of nodes that are not members are merged.
+    Stranger,
+    /// Honest nodes ban each other.
+    Ban,
+    /// Parameters stop being numbers.
+    Finite,
+    /// Nobody learns to the end.
+    Stall,
+}
+
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Replay, Self::Mean, Self::Stranger, Self::Ban, Self::Finite, Self::Stall];
+
+    /// As in files and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Replay => "replay",
+            Self::Mean => "mean",
+            Self::Stranger => "stranger",
+            Self::Ban => "ban",
+            Self::Finite => "finite",
+            Self::Stall => "stall",
+        }
+    }
+}
+
+impl core::str::FromStr for Sabotage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|known| known.name() == text).ok_or_else(|| {
+            format!(
+                "`{text}` breaks nothing: expected replay, mean, stranger, ban, finite or stall"
+            )
+        })
+    }
+}
+
 impl Scenario {
+    /// What node `index` of `nodes` does, and its place among those who do the same; none if it is
+    /// honest.
+    #[must_use]
+    pub fn hostile(&self, index: usize, nodes: usize) -> Option<(Attack, (usize, usize))> {
+        let mut place = index.checked_sub(self.honest(nodes))?;
+        for (attack, count) in &self.attacks {
+            if place < *count {
+                return Some((*attack, (place, *count)));
+            }
+            place -= count;
+        }
+        None
+    }
+
+    /// Whether node `index` of `nodes` has no certificate.
+    #[must_use]
+    pub fn is_stranger(&self, index: usize, nodes: usize) -> bool {
+        matches!(self.hostile(index, nodes), Some((Attack::Stranger, _)))
+    }
+
+    /// How many of `nodes` are honest: the first ones.
+    #[must_use]
+    pub fn honest(&self, nodes: usize) -> usize {
+        let hostile: usize = self.attacks.iter().map(|(_, count)| count).sum();
+        nodes.saturating_sub(hostile)
+    }
+
     /// The least delay of a frame, and so the length of a window that is computed at once.
     #[must_use]
     pub fn delay_min(&self) -> Duration {

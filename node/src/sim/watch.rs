@@ -14,6 +14,10 @@ const VIOLATIONS_MAX: usize = 4;
 const EVENTS_PER_ROUND: u64 = 4;
 const EVENTS_PER_SECOND: f64 = 20.0;
 const EVENTS_PER_BOOT: u64 = 500;
+/// Inputs of one node, likewise: frames, ticks and finished jobs.
+const INPUTS_PER_ROUND: u64 = 60;
+const INPUTS_PER_SECOND: f64 = 200.0;
+const INPUTS_PER_BOOT: u64 = 2000;
 
 /// Models that a peer's distinct frames brought, less those that were handed on to be merged.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,7 +31,10 @@ struct Unused {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
     peers: BTreeMap<usize, Unused>,
+    /// Whole models that distinct frames brought, less those handed on to be mixed or adopted.
+    snapshots: u64,
     events: u64,
+    inputs: u64,
     found: Vec<String>,
 }
 
@@ -45,6 +52,11 @@ impl Watch {
     /// What a dead boot left over can never be used.
     pub(super) fn crashed(&mut self) {
         self.peers.clear();
+        self.snapshots = 0;
+    }
+
+    pub(super) fn input(&mut self) {
+        self.inputs += 1;
     }
 
     pub(super) fn event(&mut self) {
@@ -66,12 +78,21 @@ impl Watch {
             {
                 unused.replies += 1;
             }
+            Message::SnapshotReply(reply) if reply.age.is_some() => self.snapshots += 1,
             _ => {}
         }
     }
 
-    /// A model of `peer` is about to be merged: it must be linked, and the model new.
-    pub(super) fn merging(&mut self, peer: usize, linked: bool, job: &Job) {
+    /// So many whole models are about to be mixed or adopted: all of them new.
+    pub(super) fn mixing(&mut self, models: usize) {
+        if models as u64 > self.snapshots {
+            self.violated("mixed a whole model twice");
+        }
+        self.snapshots = self.snapshots.saturating_sub(models as u64);
+    }
+
+    /// A model of `peer` is about to be merged: it must be a linked member, and the model new.
+    pub(super) fn merging(&mut self, peer: usize, linked: bool, stranger: bool, job: &Job) {
         let unused = self.peers.entry(peer).or_default();
         let left = match job {
             Job::Answer { .. } => &mut unused.requests,
@@ -83,13 +104,23 @@ impl Watch {
         if !linked {
             self.violated(format!("merged a model of node {peer}, which is not linked"));
         }
+        if stranger {
+            self.violated(format!("merged a model of node {peer}, which is no member"));
+        }
         if !fresh {
             self.violated(format!("merged a model of node {peer} twice"));
         }
     }
 
-    /// Whether it said more than a node may, after so long.
-    pub(super) fn check_events(&mut self, rounds: u64, boots: u64, time: Duration) {
+    /// Whether it said or did more than a node may, after so long.
+    pub(super) fn check_bounds(&mut self, rounds: u64, boots: u64, time: Duration) {
+        let allowed = INPUTS_PER_ROUND * rounds
+            + INPUTS_PER_BOOT * boots
+            + (INPUTS_PER_SECOND * time.as_secs_f64()) as u64;
+        if self.inputs > allowed {
+            let inputs = self.inputs;
+            self.violated(format!("took {inputs} inputs where {allowed} are allowed"));
+        }
         let allowed = EVENTS_PER_ROUND * rounds
             + EVENTS_PER_BOOT * boots
             + (EVENTS_PER_SECOND * time.as_secs_f64()) as u64;
@@ -120,7 +151,13 @@ mod tests {
 
     fn answer() -> Job {
         let request = Encoded { codec: Codec::Int8, base: None, slab: vec![1] };
-        Job::Answer { peer: NodeId([1; 32]), request, terms: None, score: false, codecs: Codecs::ALL }
+        Job::Answer {
+            peer: NodeId([1; 32]),
+            request,
+            terms: None,
+            score: false,
+            codecs: Codecs::ALL,
+        }
     }
 
     #[test]
@@ -129,9 +166,9 @@ mod tests {
         for sequence in [5, 5] {
             watch.delivered(3, &request(sequence));
         }
-        watch.merging(3, true, &answer());
+        watch.merging(3, true, false, &answer());
         assert_eq!(watch.found(), [""; 0]);
-        watch.merging(3, true, &answer());
+        watch.merging(3, true, false, &answer());
         assert_eq!(watch.found(), ["merged a model of node 3 twice"]);
     }
 
@@ -139,9 +176,9 @@ mod tests {
     fn a_stranger_and_a_chatterer_are_found() {
         let mut watch = Watch::default();
         watch.delivered(3, &request(1));
-        watch.merging(3, false, &answer());
+        watch.merging(3, false, false, &answer());
         (0..600).for_each(|_| watch.event());
-        watch.check_events(10, 1, Duration::from_secs(1));
+        watch.check_bounds(10, 1, Duration::from_secs(1));
         let expected = [
             "merged a model of node 3, which is not linked",
             "wrote 600 events where 560 are allowed",
