@@ -1,12 +1,13 @@
 //! The libp2p swarm: connections and who is at the end of them. It rebuilds slowly and changes
 //! rarely; whatever can be elsewhere is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -30,6 +31,10 @@ const CONNECTIONS_PER_PEER: u32 = 3;
 const IDLE: Duration = Duration::from_secs(60);
 /// Concurrent dials of one node's addresses.
 const DIALS_PER_PEER: u8 = 4;
+/// Events kept while listeners come up; beyond it those that are not up yet are reported later.
+const EARLY_MAX: usize = 64;
+/// What `network.listen` takes.
+const EXPECTED: &str = "expected one like /ip4/0.0.0.0/tcp/4001";
 /// libp2p's identify names a protocol, not a version: a stranger need not know it.
 const IDENTIFY: &str = "/starling/1";
 
@@ -72,6 +77,8 @@ pub(super) struct Built {
     listening: BTreeSet<Multiaddr>,
     connections: BTreeMap<PeerId, Connections>,
     connected: Connected,
+    /// What is to be reported next: one event as a rule, and before it runs what came meanwhile.
+    news: VecDeque<NetEvent>,
 }
 
 fn limits() -> ConnectionLimits {
@@ -125,51 +132,66 @@ pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
             config.with_idle_connection_timeout(IDLE).with_dial_concurrency_factor(dials)
         })
         .build();
-    let (listening, connections) = (BTreeSet::new(), BTreeMap::new());
-    let mut built = Built { swarm, listening, connections, connected: Connected::default() };
-    for text in &options.listen {
-        built.listen(text).await?;
-    }
+    let mut built = Built {
+        swarm,
+        listening: BTreeSet::new(),
+        connections: BTreeMap::new(),
+        connected: Connected::default(),
+        news: VecDeque::new(),
+    };
+    built.listen(&options.listen).await?;
     Ok(built)
 }
 
+fn busy(text: &str, reason: &str) -> Failure {
+    let message = format!(
+        "cannot listen at {text}: {reason}. Stop what uses it, or choose another in network.listen"
+    );
+    Failure::new(Code::Unavailable, message)
+}
+
 impl Built {
-    async fn listen(&mut self, text: &str) -> Result<(), Failure> {
-        let expected = "expected one like /ip4/0.0.0.0/tcp/4001";
-        let address: Multiaddr = text.parse().map_err(|error| {
-            let message = format!("network.listen: `{text}` is no address ({error}): {expected}");
-            Failure::new(Code::Config, message)
-        })?;
-        let busy = |reason: String| {
-            let message = format!(
-                "cannot listen at {text}: {reason}. Stop what uses it, or choose another in \
-                 network.listen"
-            );
-            Failure::new(Code::Unavailable, message)
-        };
-        taken(&address).map_err(busy)?;
-        let listener = self.swarm.listen_on(address).map_err(|error| match error {
-            TransportError::MultiaddrNotSupported(_) => {
-                let message =
-                    format!("network.listen: `{text}` is neither TCP nor QUIC: {expected}");
-                Failure::new(Code::Config, message)
-            }
-            TransportError::Other(error) => busy(error.to_string()),
-        })?;
-        loop {
+    /// Listens at all of them and waits until each has an address. What else happens meanwhile is
+    /// kept for whoever runs the swarm.
+    async fn listen(&mut self, texts: &[String]) -> Result<(), Failure> {
+        let mut awaited = Vec::new();
+        for text in texts {
+            awaited.push((self.listener(text)?, text));
+        }
+        while !awaited.is_empty() && self.news.len() < EARLY_MAX {
             match self.swarm.select_next_some().await {
-                SwarmEvent::NewListenAddr { listener_id, address } if listener_id == listener => {
+                // Of a listener at all interfaces this is one of several.
+                SwarmEvent::NewListenAddr { listener_id, address } => {
                     self.listening.insert(address);
-                    return Ok(());
+                    awaited.retain(|(id, _)| *id != listener_id);
                 }
-                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
-                    if listener_id == listener =>
-                {
-                    return Err(busy(error.to_string()));
+                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. } => {
+                    if let Some((_, text)) = awaited.iter().find(|(id, _)| *id == listener_id) {
+                        return Err(busy(text, &error.to_string()));
+                    }
                 }
-                _ => {}
+                event => self.translate(event),
             }
         }
+        let addresses = advertised(self.listening.iter());
+        self.news.push_front(NetEvent::Listening(addresses));
+        Ok(())
+    }
+
+    fn listener(&mut self, text: &str) -> Result<ListenerId, Failure> {
+        let address: Multiaddr = text.parse().map_err(|error| {
+            let message = format!("network.listen: `{text}` is no address ({error}): {EXPECTED}");
+            Failure::new(Code::Config, message)
+        })?;
+        taken(&address).map_err(|reason| busy(text, &reason))?;
+        self.swarm.listen_on(address).map_err(|error| match error {
+            TransportError::MultiaddrNotSupported(_) => {
+                let message =
+                    format!("network.listen: `{text}` is neither TCP nor QUIC: {EXPECTED}");
+                Failure::new(Code::Config, message)
+            }
+            TransportError::Other(error) => busy(text, &error.to_string()),
+        })
     }
 
     pub(super) fn control(&self) -> libp2p_stream::Control {
@@ -186,17 +208,19 @@ impl Built {
         mut commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<NetEvent>,
     ) {
-        let mut next = Some(NetEvent::Listening(advertised(self.listening.iter())));
         loop {
-            if let Some(event) = next.take()
-                && events.send(event).await.is_err()
-            {
-                return;
+            while let Some(event) = self.news.pop_front() {
+                if events.send(event).await.is_err() {
+                    return;
+                }
             }
             tokio::select! {
-                event = self.swarm.select_next_some() => next = self.translate(event),
+                event = self.swarm.select_next_some() => self.translate(event),
                 command = commands.recv() => match command {
-                    Some(command) => next = self.obey(command),
+                    Some(command) => {
+                        let news = self.obey(command);
+                        self.news.extend(news);
+                    }
                     None => return,
                 },
             }
@@ -268,8 +292,8 @@ impl Built {
         news
     }
 
-    fn translate(&mut self, event: SwarmEvent<BehaviourEvent>) -> Option<NetEvent> {
-        match event {
+    fn translate(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        let news = match event {
             SwarmEvent::NewListenAddr { address, .. } => {
                 self.listening.insert(address);
                 Some(NetEvent::Listening(advertised(self.listening.iter())))
@@ -295,7 +319,8 @@ impl Built {
                 })
             }
             _ => None,
-        }
+        };
+        self.news.extend(news);
     }
 }
 

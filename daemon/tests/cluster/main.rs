@@ -9,6 +9,7 @@ mod errors;
 mod harness;
 mod hostile;
 mod join;
+mod listen;
 mod logs;
 mod malformed;
 mod restart;
