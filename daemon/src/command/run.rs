@@ -78,7 +78,7 @@ async fn serve(
     let (key, node_id) = setup::identity(&store, false)?;
     let chain = setup::membership(&store, &network, node_id)?;
     setup::codec_allowed(&config, &network)?;
-    let contacts = setup::contacts(&store, &config)?;
+    let contacts = setup::contacts(&store, &config)?.hints;
     let banned = setup::bans(&store)?;
     let shard = dataset::own_part(&config, &network.spec)?;
     let loaded = setup::restore(&store, &network)?;

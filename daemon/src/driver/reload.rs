@@ -63,7 +63,7 @@ impl Running {
     fn try_reload(&mut self) -> Answer {
         let driver = &self.driver;
         let file = setup::configuration(&driver.store, driver.config_file.as_deref())?;
-        let contacts = setup::contacts(&driver.store, &file)?;
+        let contacts = setup::contacts(&driver.store, &file)?.hints;
         let Plan { next, applied, restart } = plan(&driver.config, &file);
         let raise = next.nice.saturating_sub(driver.config.nice);
         if raise > 0 {
