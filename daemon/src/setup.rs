@@ -224,6 +224,7 @@ fn read_checkpoint(bytes: &[u8], network: &Network) -> Result<Restored, Unusable
     let checkpoint = checkpoint::decode(bytes, network.id, network.model.len()).map_err(
         |error| match error {
             CheckpointError::Network => Unusable::Foreign,
+            version @ CheckpointError::Version(_) => Unusable::Version(version.to_string()),
             other => Unusable::Damaged(other.to_string()),
         },
     )?;

@@ -18,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 use starling_protocol::id::Keypair;
 use zeroize::Zeroizing;
 
@@ -46,6 +47,8 @@ pub enum Unusable {
     Damaged(String),
     /// It is whole, but of another network.
     Foreign,
+    /// It was written by another Starling: whose, and what this one reads.
+    Version(String),
 }
 
 /// A checkpoint that was read, and the ones that could not be.
@@ -208,7 +211,7 @@ impl Store {
     }
 
     /// The newest checkpoint that `read` accepts. Damaged ones are put aside in `bad/`; at one of
-    /// another network everything stays as it is.
+    /// another network or version, or that may not be read, everything stays as it is.
     pub fn load_checkpoint<T>(
         &self,
         read: impl Fn(&[u8]) -> Result<T, Unusable>,
@@ -233,9 +236,12 @@ impl Store {
         let mut loaded = Loaded { newest: None, bad: Vec::new() };
         for generation in self.generations()?.into_iter().rev() {
             let path = checkpoint_path(&directory, generation);
-            let content = read_bounded(&path, CHECKPOINT_MAX)
-                .map_err(|error| Unusable::Damaged(error.to_string()));
-            match content.and_then(|bytes| read(&bytes)) {
+            let content = match read_bounded(&path, CHECKPOINT_MAX) {
+                Ok(bytes) => read(&bytes),
+                Err(error) if is_damage(&error) => Err(Unusable::Damaged(error.to_string())),
+                Err(error) => return Err(Failure::io("read", &path, &error)),
+            };
+            match content {
                 Ok(value) => {
                     loaded.newest = Some((generation, value));
                     break;
@@ -244,6 +250,13 @@ impl Store {
                     let message = format!(
                         "{} is of another network than network.toml describes: undo the change \
                          there, or use another --state-dir",
+                        path.display()
+                    );
+                    return Err(Failure::new(Code::Config, message));
+                }
+                Err(Unusable::Version(reason)) => {
+                    let message = format!(
+                        "{} is {reason}, or move it away to go on from an older one",
                         path.display()
                     );
                     return Err(Failure::new(Code::Config, message));
@@ -357,6 +370,13 @@ fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
         return Err(std::io::Error::other(format!("longer than {bytes_max} bytes")));
     }
     Ok(bytes)
+}
+
+/// Whether an error is the file's own and not of our rights or of what this process may use: there
+/// is something else in its place, or the disk has lost it.
+fn is_damage(error: &std::io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_none_or(|errno| matches!(errno, Errno::LOOP | Errno::IO))
 }
 
 fn check_private(path: &Path) -> Result<(), Failure> {

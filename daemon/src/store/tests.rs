@@ -14,6 +14,7 @@ fn read(bytes: &[u8]) -> Result<Vec<u8>, Unusable> {
     match bytes {
         [b'g', ..] => Ok(bytes.to_vec()),
         [b'f', ..] => Err(Unusable::Foreign),
+        [b'v', ..] => Err(Unusable::Version("of version 9: use the one that wrote it".into())),
         _ => Err(Unusable::Damaged("bad bytes".into())),
     }
 }
@@ -25,6 +26,29 @@ fn a_checkpoint_of_another_network_stays_where_it_is() {
     store.save_checkpoint(b"foreign").expect("saved");
     assert_eq!(store.load_checkpoint(read).expect_err("foreign").code, Code::Config);
     assert_eq!(store.generations(), Ok(vec![1, 2]));
+}
+
+#[test]
+fn a_checkpoint_of_a_newer_starling_stays_where_it_is() {
+    let (_guard, store) = store();
+    store.save_checkpoint(b"good").expect("saved");
+    store.save_checkpoint(b"version").expect("saved");
+    let failure = store.load_checkpoint(read).expect_err("newer");
+    assert_eq!(failure.code, Code::Config);
+    let told = "ckpt-0000000000000002 is of version 9: use the one that wrote it, or move it";
+    assert!(failure.message.contains(told), "{failure}");
+    assert_eq!(store.generations(), Ok(vec![1, 2]));
+    assert!(!store.has_bad());
+}
+
+#[test]
+fn only_what_is_wrong_with_the_file_itself_is_damage() {
+    let error = |errno: Errno| std::io::Error::from(errno);
+    for errno in [Errno::ACCESS, Errno::PERM, Errno::MFILE, Errno::NOMEM, Errno::NOENT] {
+        assert!(!is_damage(&error(errno)), "{errno}");
+    }
+    assert!(is_damage(&error(Errno::LOOP)) && is_damage(&error(Errno::IO)));
+    assert!(is_damage(&std::io::Error::other("not a regular file")));
 }
 
 #[test]
