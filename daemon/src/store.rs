@@ -9,21 +9,24 @@
 //! checkpoints/ckpt-%016x   the newest three     bad/            those that could not be read
 //! ```
 //! A file appears whole or not at all: it is written under a temporary name, synced, renamed, and
-//! its directory synced. A temporary file is never read. What root writes belongs to the owner of
-//! the directory, as whom the daemon runs.
+//! its directory synced. A temporary file is never read, and whoever takes the lock removes those
+//! that are left. What root writes belongs to the owner of the directory, as whom the daemon runs.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, flock, openat, unlinkat};
 use rustix::io::Errno;
 use starling_protocol::id::Keypair;
 use zeroize::Zeroizing;
 
 use crate::exit::{Code, Failure};
 
+/// How the names of temporary files begin.
+const TEMPORARY: &str = ".tmp-";
 /// Checkpoints kept.
 const GENERATIONS: usize = 3;
 /// Unreadable checkpoints kept for inspection.
@@ -81,7 +84,8 @@ impl Store {
         Ok(Self { root: root.to_owned(), _lock: None })
     }
 
-    /// Takes the directory for this process alone.
+    /// Takes the directory for this process alone, and removes what others were writing when they
+    /// were killed.
     pub fn lock(&mut self) -> Result<(), Failure> {
         let path = self.path("lock");
         let file =
@@ -94,6 +98,8 @@ impl Store {
             Failure::new(Code::Temporary, message)
         })?;
         self._lock = Some(file);
+        // What cannot be removed only takes its space.
+        let _ = remove_temporaries(&self.root);
         Ok(())
     }
 
@@ -305,7 +311,7 @@ pub fn fill_random(bytes: &mut [u8]) -> Result<(), Failure> {
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let temporary = directory.join(format!(".tmp-{}-{name}", std::process::id()));
+    let temporary = directory.join(format!("{TEMPORARY}{}-{name}", std::process::id()));
     // What an earlier process left there, or another user put there, is not written into.
     let _ = fs::remove_file(&temporary);
     let result = (|| {
@@ -321,6 +327,25 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// Removes temporary files of a state directory. A folder in it may not be a link.
+fn remove_temporaries(root: &Path) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, root, flags, Mode::empty())?;
+    remove_temporaries_in(&root)?;
+    let checkpoints = openat(&root, "checkpoints", flags | OFlags::NOFOLLOW, Mode::empty())?;
+    remove_temporaries_in(&checkpoints)
+}
+
+fn remove_temporaries_in(folder: &OwnedFd) -> rustix::io::Result<()> {
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_bytes().starts_with(TEMPORARY.as_bytes()) {
+            unlinkat(folder, entry.file_name(), AtFlags::empty())?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the lock, and makes it if it is not there.

@@ -84,6 +84,33 @@ fn a_failed_write_leaves_what_was_there() {
     assert_eq!(loaded.newest.map(|newest| newest.0), Some(1));
 }
 
+#[test]
+fn whoever_takes_the_lock_removes_what_a_killed_one_was_writing() {
+    let (guard, mut store) = store();
+    store.save_checkpoint(b"good").expect("saved");
+    let left = [".tmp-1-bans", "checkpoints/.tmp-1-ckpt-0000000000000002"];
+    let kept = ["bans", ".tmp", "checkpoints/ckpt-0000000000000001"];
+    for name in left.iter().chain(&kept) {
+        fs::write(store.path(name), "x").expect("written");
+    }
+    let mut second = Store::open(store.root()).expect("there");
+    store.lock().expect("free");
+    assert!(left.iter().all(|name| !store.path(name).exists()));
+    assert!(kept.iter().all(|name| store.path(name).exists()));
+
+    // Not while another is at work, and never through a link.
+    fs::write(store.path(left[0]), "x").expect("written");
+    second.lock().expect_err("taken");
+    assert!(store.path(left[0]).exists());
+    drop(store);
+    let elsewhere = guard.path().join("elsewhere");
+    fs::rename(second.path("checkpoints"), &elsewhere).expect("moved");
+    fs::write(elsewhere.join(".tmp-1-x"), "x").expect("written");
+    symlink(&elsewhere, second.path("checkpoints")).expect("linked");
+    second.lock().expect("free");
+    assert!(!second.path(left[0]).exists() && elsewhere.join(".tmp-1-x").exists());
+}
+
 /// Puts the owner of another user on a folder, which only root can.
 fn give_away(path: &Path) {
     let owner = rustix::process::geteuid().is_root().then_some(12345);
@@ -112,14 +139,8 @@ fn links_and_pipes_that_were_planted_are_neither_written_nor_given_away() {
     fs::hard_link(&file, temporary("boot")).expect("linked");
     assert_eq!(store.next_epoch(), Ok(1));
     assert_eq!(fs::read(&file).expect("there"), b"mine");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        temporary("bans"),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR,
-        0,
-    )
-    .expect("a pipe");
+    rustix::fs::mknodat(CWD, temporary("bans"), rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+        .expect("a pipe");
     assert_eq!(store.write("bans", b"one"), Ok(()));
 
     for path in [&file, &folder] {
