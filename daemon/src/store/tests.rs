@@ -76,12 +76,19 @@ fn keeps_three_generations_and_loads_the_newest_good_one() {
 fn a_failed_write_leaves_what_was_there() {
     let (_guard, store) = store();
     store.save_checkpoint(b"good 1").expect("saved");
-    let directory = store.path("checkpoints");
-    fs::create_dir(directory.join("ckpt-0000000000000002")).expect("in the way");
-    fs::write(directory.join("ckpt-0000000000000002/x"), "").expect("not empty");
-    assert_eq!(store.generations().map(|all| all.len()), Ok(2));
+    // Folders where a temporary file and a file are to be.
+    let temporary = format!(".tmp-{}-ckpt-0000000000000002", std::process::id());
+    fs::create_dir(store.path("checkpoints").join(temporary)).expect("in the way");
+    assert_eq!(store.save_checkpoint(b"good 2").expect_err("in the way").code, Code::Io);
+    assert_eq!(store.generations(), Ok(vec![1]));
     let loaded = store.load_checkpoint(read).expect("readable");
-    assert_eq!(loaded.newest.map(|newest| newest.0), Some(1));
+    assert_eq!(loaded.newest, Some((1, b"good 1".to_vec())));
+    fs::create_dir(store.path("bans")).expect("in the way");
+    assert_eq!(store.write("bans", b"one").expect_err("in the way").code, Code::Io);
+    let entries = fs::read_dir(store.root()).expect("there").map(|entry| entry.expect("one"));
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["bans", "checkpoints"], "nothing half written is left");
 }
 
 #[test]
