@@ -2,7 +2,6 @@
 //! rarely; whatever can be elsewhere is.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -20,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::address::{advertised, dialable, node_id, peer_id};
-use super::{Command, Connected, NetEvent, Options, lock};
+use super::{Command, Connected, NetEvent, Options, lock, port};
 use crate::exit::{Code, Failure};
 
 /// Connections that are being set up, at a time.
@@ -154,9 +153,20 @@ impl Built {
     /// Listens at all of them and waits until each has an address. What else happens meanwhile is
     /// kept for whoever runs the swarm.
     async fn listen(&mut self, texts: &[String]) -> Result<(), Failure> {
-        let mut awaited = Vec::new();
+        let mut addresses = Vec::with_capacity(texts.len());
         for text in texts {
-            awaited.push((self.listener(text)?, text));
+            let address = text.parse().map_err(|error| {
+                let message =
+                    format!("network.listen: `{text}` is no address ({error}): {EXPECTED}");
+                Failure::new(Code::Config, message)
+            })?;
+            // All before the first: what we hold ourselves is not taken.
+            port::probe(&address).map_err(|reason| busy(text, &reason))?;
+            addresses.push((text, address));
+        }
+        let mut awaited = Vec::with_capacity(texts.len());
+        for (text, address) in addresses {
+            awaited.push((self.listener(text, address)?, text));
         }
         while !awaited.is_empty() && self.news.len() < EARLY_MAX {
             match self.swarm.select_next_some().await {
@@ -178,12 +188,7 @@ impl Built {
         Ok(())
     }
 
-    fn listener(&mut self, text: &str) -> Result<ListenerId, Failure> {
-        let address: Multiaddr = text.parse().map_err(|error| {
-            let message = format!("network.listen: `{text}` is no address ({error}): {EXPECTED}");
-            Failure::new(Code::Config, message)
-        })?;
-        taken(&address).map_err(|reason| busy(text, &reason))?;
+    fn listener(&mut self, text: &str, address: Multiaddr) -> Result<ListenerId, Failure> {
         self.swarm.listen_on(address).map_err(|error| match error {
             TransportError::MultiaddrNotSupported(_) => {
                 let message =
@@ -345,23 +350,6 @@ fn innermost(error: &dyn std::error::Error) -> String {
     let line = text.rsplit("- ").next().unwrap_or(&text);
     let line = line.rsplit(": ").next().unwrap_or(line);
     line.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Whether another process of this user listens there. libp2p shares ports for the sake of hole
-/// punching, so two nodes with one port would both start, and each get half of the connections.
-fn taken(address: &Multiaddr) -> Result<(), String> {
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next() {
-        Some(Protocol::Ip4(ip)) => ip.into(),
-        Some(Protocol::Ip6(ip)) => ip.into(),
-        _ => return Ok(()),
-    };
-    match parts.next() {
-        Some(Protocol::Tcp(port)) if port != 0 => {
-            std::net::TcpListener::bind((ip, port)).map(drop).map_err(|error| error.to_string())
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

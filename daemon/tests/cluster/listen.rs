@@ -1,6 +1,7 @@
 //! Where a node listens, and what it tells others of that.
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 
 use serde_json::Value;
 use starling_protocol::ticket::Ticket;
@@ -34,5 +35,25 @@ fn by_default_both_transports_are_told_of_at_every_address() {
     let contacts = &ticket.terms.contacts;
     assert_eq!(contacts.len(), 1);
     assert!(both(&contacts[0].addresses), "{:?} of {status}", contacts[0].addresses);
+    daemon.stop();
+}
+
+#[test]
+fn one_port_serves_both_families() {
+    let folder = folder();
+    let home = Home::new(folder.path(), "node");
+    let free = TcpListener::bind("0.0.0.0:0").expect("a port");
+    let port = free.local_addr().expect("bound").port();
+    drop(free);
+    let hosts = ["/ip4/0.0.0.0", "/ip6/::"];
+    let listen = hosts.map(|host| format!("{host}/tcp/{port}")).join(",");
+    let set = ["--listen", &listen, "--set", "network.mdns=false"];
+    home.ok("init", &[&digits("1/1")[..], &set].concat());
+    let daemon = home.run();
+    let wanted = ["/ip4/127.0.0.1", "/ip6/::1"].map(|host| format!("{host}/tcp/{port}"));
+    daemon.status("both families", |status| {
+        let told = texts(status);
+        wanted.iter().all(|address| told.contains(address))
+    });
     daemon.stop();
 }
