@@ -26,6 +26,10 @@ use crate::exit::{Code, Failure};
 const PENDING_MAX: u32 = 64;
 /// Two nodes that dial each other at once have two for a while, beside one that is about to close.
 const CONNECTIONS_PER_PEER: u32 = 3;
+/// Streams of one connection at a time: a node opens one for frames, and libp2p one for pings.
+const STREAMS_MAX: u16 = 32;
+/// Of these, such that do not speak a protocol yet.
+const NEGOTIATING_MAX: usize = 8;
 /// A connection without streams is closed after this time.
 const IDLE: Duration = Duration::from_secs(60);
 /// Concurrent dials of one node's addresses.
@@ -114,13 +118,16 @@ pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
     let with_mdns = options.mdns;
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(
-            tcp::Config::new().nodelay(true),
-            (tls::Config::new, noise::Config::new),
-            yamux::Config::default,
-        )
+        .with_tcp(tcp::Config::new().nodelay(true), (tls::Config::new, noise::Config::new), || {
+            let mut config = yamux::Config::default();
+            config.set_max_num_streams(usize::from(STREAMS_MAX));
+            config
+        })
         .map_err(|error| internal(&error.to_string()))?
-        .with_quic()
+        .with_quic_config(|mut config| {
+            config.max_concurrent_stream_limit = u32::from(STREAMS_MAX);
+            config
+        })
         .with_dns()
         .map_err(|error| internal(&error.to_string()))?
         .with_behaviour(|key| Ok(behaviour(key, with_mdns)?))
@@ -128,7 +135,10 @@ pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
         .with_swarm_config(|config| {
             let dials =
                 std::num::NonZeroU8::new(DIALS_PER_PEER).unwrap_or(std::num::NonZeroU8::MIN);
-            config.with_idle_connection_timeout(IDLE).with_dial_concurrency_factor(dials)
+            config
+                .with_idle_connection_timeout(IDLE)
+                .with_dial_concurrency_factor(dials)
+                .with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
         })
         .build();
     let mut built = Built {
