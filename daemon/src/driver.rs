@@ -100,8 +100,8 @@ impl Driver {
             leaving: None,
             left: false,
         };
-        running.main_loop().await?;
-        running.stop().await
+        let ended = running.main_loop().await;
+        running.stop(ended).await
     }
 }
 

@@ -20,12 +20,16 @@ use tokio::sync::broadcast;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::exit::{Code, Failure};
+
 use self::journal::Journal;
 use self::limit::Limiter;
 pub use self::text::{escaped, short, summary};
 
 /// Longest text in a line.
 const TEXT_MAX: usize = 256;
+/// Problems named in one line.
+pub const PROBLEMS_MAX: usize = 16;
 /// Lines kept for those who ask later what happened.
 const RECENT_MAX: usize = 1000;
 /// Lines that a follower may be behind before it misses some.
@@ -162,6 +166,23 @@ pub fn held_back() -> u64 {
 pub fn emit(event: &Event) {
     let entry = event.entry();
     write(entry.name, entry.severity, fields_of(event));
+}
+
+/// Tells of what ends the process, where lines are read by programs; what is left for `main` to say
+/// to people. Who calls it before the configuration is read gets the log that suits standard error.
+pub fn failed(failure: Failure) -> Failure {
+    init(LogFormat::Auto);
+    let for_people = LOG.get().is_none_or(|log| matches!(log.sink, Sink::Text));
+    if for_people || failure.code == Code::Usage || failure.message.is_empty() {
+        return failure;
+    }
+    let mut lines = failure.message.lines().map(str::to_owned);
+    emit(&Event::DaemonFailed {
+        exit_code: failure.code as u8,
+        reason: lines.next().unwrap_or_default(),
+        problems: lines.take(PROBLEMS_MAX).collect(),
+    });
+    Failure::new(failure.code, "")
 }
 
 fn write(name: &'static str, severity: Severity, fields: Map<String, Value>) {

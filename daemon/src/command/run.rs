@@ -24,8 +24,12 @@ use crate::setup;
 use crate::store::{Store, fill_random};
 use crate::web;
 
-/// Runs the command.
+/// Runs the command. A service's lines are all events, its last words too.
 pub fn run(options: &Run) -> Result<(), Failure> {
+    start(options).map_err(log::failed)
+}
+
+fn start(options: &Run) -> Result<(), Failure> {
     let directory = setup::state_dir(&options.place)?;
     let mut store = Store::open(&directory)?;
     let config = setup::configuration(&store, options.config.as_deref())?;

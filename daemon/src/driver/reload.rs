@@ -12,9 +12,6 @@ use crate::exit::{Code, Failure};
 use crate::log;
 use crate::setup;
 
-/// Problems named in one line of the log.
-const PROBLEMS_MAX: usize = 16;
-
 /// What a reload comes to.
 #[derive(Debug, PartialEq)]
 struct Plan {
@@ -51,7 +48,8 @@ impl Running {
         }
         let result = self.try_reload();
         if let Err(failure) = &result {
-            let problems = failure.message.lines().take(PROBLEMS_MAX).map(str::to_owned).collect();
+            let problems =
+                failure.message.lines().take(log::PROBLEMS_MAX).map(str::to_owned).collect();
             log::emit(&Event::ConfigReloadRejected { problems });
         }
         if self.ready {

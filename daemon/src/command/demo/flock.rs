@@ -344,6 +344,10 @@ impl Flock {
                 return Err(Failure::new(Code::Internal, message));
             }
         };
+        if event.get("event").and_then(Value::as_str) == Some("daemon.failed") {
+            let reason = event.get("reason").and_then(Value::as_str).unwrap_or_default();
+            return Err(Failure::new(Code::Internal, format!("node {}: {reason}", index + 1)));
+        }
         Ok(self.take_note(index, &event))
     }
 
