@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::address::{advertised, dialable, node_id, peer_id};
-use super::{Command, Connected, NetEvent, Options, lock, port};
+use super::{Command, Connected, NetEvent, Options, Reported, lock, port};
 use crate::exit::{Code, Failure};
 
 /// Connections that are being set up, at a time.
@@ -221,11 +221,11 @@ impl Built {
     pub(super) async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
-        events: mpsc::Sender<NetEvent>,
+        events: mpsc::Sender<Reported>,
     ) {
         loop {
             while let Some(event) = self.news.pop_front() {
-                if events.send(event).await.is_err() {
+                if events.send((event, None)).await.is_err() {
                     return;
                 }
             }

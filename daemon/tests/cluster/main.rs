@@ -7,6 +7,7 @@ mod control;
 mod demo;
 mod errors;
 mod harness;
+mod hoard;
 mod hostile;
 mod join;
 mod listen;
