@@ -6,6 +6,7 @@
 //! for its turn if a model follows, and only then reads on.
 
 mod address;
+mod door;
 mod port;
 mod room;
 mod streams;

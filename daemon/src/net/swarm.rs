@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use futures::StreamExt;
-use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::toggle::Toggle;
@@ -13,19 +12,17 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, SwarmBuilder, identify, identity, mdns, noise, ping, tcp, tls};
 use libp2p::{TransportError, yamux};
-use starling_protocol::limits::LINKS_MAX;
 use starling_protocol::message::Hint;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::address::{advertised, dialable, node_id, peer_id};
+use super::door::Door;
 use super::{Command, Connected, NetEvent, Options, Reported, lock, port};
 use crate::exit::{Code, Failure};
 
-/// Connections that are being set up, at a time.
-const PENDING_MAX: u32 = 64;
-/// Two nodes that dial each other at once have two for a while, beside one that is about to close.
-const CONNECTIONS_PER_PEER: u32 = 3;
+/// A connection is set up within this time: five round trips around the world, and a lost packet.
+const SET_UP: Duration = Duration::from_secs(4);
 /// Streams of one connection at a time: a node opens one for frames, and libp2p one for pings.
 const STREAMS_MAX: u16 = 32;
 /// Of these, such that do not speak a protocol yet.
@@ -41,10 +38,10 @@ const EXPECTED: &str = "expected one like /ip4/0.0.0.0/tcp/4001";
 /// libp2p's identify names a protocol, not a version: a stranger need not know it.
 const IDENTIFY: &str = "/starling/1";
 
-/// Managers first: a limit must refuse a connection before anyone hears of it.
+/// The door first: it must refuse a connection before anyone hears of it.
 #[derive(NetworkBehaviour)]
 struct Behaviour {
-    limits: connection_limits::Behaviour,
+    door: Door,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
@@ -84,16 +81,6 @@ pub(super) struct Built {
     news: VecDeque<NetEvent>,
 }
 
-fn limits() -> ConnectionLimits {
-    let links = u32::try_from(2 * LINKS_MAX).unwrap_or(u32::MAX);
-    ConnectionLimits::default()
-        .with_max_pending_incoming(Some(PENDING_MAX))
-        .with_max_pending_outgoing(Some(PENDING_MAX))
-        .with_max_established_incoming(Some(links))
-        .with_max_established_outgoing(Some(links))
-        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
-}
-
 fn behaviour(key: &identity::Keypair, with_mdns: bool) -> Result<Behaviour, std::io::Error> {
     let config = identify::Config::new(IDENTIFY.to_owned(), key.public())
         .with_agent_version("starling".to_owned());
@@ -102,7 +89,7 @@ fn behaviour(key: &identity::Keypair, with_mdns: bool) -> Result<Behaviour, std:
         .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local))
         .transpose()?;
     Ok(Behaviour {
-        limits: connection_limits::Behaviour::new(limits()),
+        door: Door::default(),
         identify: identify::Behaviour::new(config),
         ping: ping::Behaviour::default(),
         mdns: Toggle::from(mdns),
@@ -126,6 +113,7 @@ pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
         .map_err(|error| internal(&error.to_string()))?
         .with_quic_config(|mut config| {
             config.max_concurrent_stream_limit = u32::from(STREAMS_MAX);
+            config.handshake_timeout = SET_UP;
             config
         })
         .with_dns()
@@ -140,6 +128,7 @@ pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
                 .with_dial_concurrency_factor(dials)
                 .with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
         })
+        .with_connection_timeout(SET_UP)
         .build();
     let mut built = Built {
         swarm,
