@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
-use libp2p::{PeerId, Stream, StreamProtocol};
+use libp2p::{Stream, StreamProtocol};
 use libp2p_stream::Control;
 use starling_protocol::envelope::{Border, Verified, open_header};
 use starling_protocol::fault::Rejection;
@@ -202,8 +202,7 @@ impl Streams {
     ) -> JoinHandle<()> {
         let mut streams = self.clone();
         tokio::spawn(async move {
-            let Some(id) = peer_id(peer) else { return };
-            let Some(mut stream) = streams.open(id).await else {
+            let Some(mut stream) = streams.open(peer).await else {
                 streams.report(NetEvent::Broken(peer)).await;
                 return;
             };
@@ -222,8 +221,13 @@ impl Streams {
         })
     }
 
-    async fn open(&mut self, peer: PeerId) -> Option<Stream> {
+    /// None once the peer is gone, which libp2p-stream would dial without our asking.
+    async fn open(&mut self, node: NodeId) -> Option<Stream> {
+        let peer = peer_id(node)?;
         for attempt in 0..OPEN_TRIES {
+            if !lock(&self.connected).contains_key(&node) {
+                return None;
+            }
             let opening = async {
                 let mut stream =
                     self.control.open_stream(peer, self.protocol.clone()).await.ok()?;

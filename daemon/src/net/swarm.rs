@@ -10,7 +10,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, Swarm, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, SwarmBuilder, identify, identity, mdns, noise, ping, tcp, tls};
+use libp2p::{Multiaddr, PeerId, SwarmBuilder, identity, mdns, noise, ping, tcp, tls};
 use libp2p::{TransportError, yamux};
 use starling_protocol::message::Hint;
 use tokio::sync::mpsc;
@@ -35,14 +35,11 @@ const DIALS_PER_PEER: u8 = 4;
 const EARLY_MAX: usize = 64;
 /// What `network.listen` takes.
 const EXPECTED: &str = "expected one like /ip4/0.0.0.0/tcp/4001";
-/// libp2p's identify names a protocol, not a version: a stranger need not know it.
-const IDENTIFY: &str = "/starling/1";
 
 /// The door first: it must refuse a connection before anyone hears of it.
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     door: Door,
-    identify: identify::Behaviour,
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
     stream: libp2p_stream::Behaviour,
@@ -82,15 +79,12 @@ pub(super) struct Built {
 }
 
 fn behaviour(key: &identity::Keypair, with_mdns: bool) -> Result<Behaviour, std::io::Error> {
-    let config = identify::Config::new(IDENTIFY.to_owned(), key.public())
-        .with_agent_version("starling".to_owned());
     let local = key.public().to_peer_id();
     let mdns = with_mdns
         .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local))
         .transpose()?;
     Ok(Behaviour {
         door: Door::default(),
-        identify: identify::Behaviour::new(config),
         ping: ping::Behaviour::default(),
         mdns: Toggle::from(mdns),
         stream: libp2p_stream::Behaviour::new(),
