@@ -12,6 +12,8 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, SwarmBuilder, identity, mdns, noise, ping, tcp, tls};
 use libp2p::{TransportError, yamux};
+use starling_protocol::id::NodeId;
+use starling_protocol::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX};
 use starling_protocol::message::Hint;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const DIALS_PER_PEER: u8 = 4;
 /// Events kept while listeners come up; beyond it those that are not up yet are reported later.
 const EARLY_MAX: usize = 64;
+/// Nodes taken from one answer on the local network.
+const DISCOVERED_MAX: usize = 64;
 /// What `network.listen` takes.
 const EXPECTED: &str = "expected one like /ip4/0.0.0.0/tcp/4001";
 
@@ -310,16 +314,34 @@ impl Built {
                 Some(NetEvent::DialFailed(peer_id.and_then(node_id), plain(&error)))
             }
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
-                // One at a time is enough: the others are announced again.
-                found.into_iter().find_map(|(peer, address)| {
-                    let id = node_id(peer)?;
-                    Some(NetEvent::Discovered(Hint { id, addresses: vec![address.to_string()] }))
-                })
+                self.news.extend(by_node(found).map(NetEvent::Discovered));
+                None
             }
             _ => None,
         };
         self.news.extend(news);
     }
+}
+
+/// What a local network was heard to say, for each node together. Those beyond the bounds are
+/// announced again.
+fn by_node(found: Vec<(PeerId, Multiaddr)>) -> impl Iterator<Item = Hint> {
+    let mut nodes: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
+    for (peer, mut address) in found {
+        let Some(id) = node_id(peer) else { continue };
+        if nodes.len() >= DISCOVERED_MAX && !nodes.contains_key(&id) {
+            continue;
+        }
+        // A hint names its node once.
+        if let Some(Protocol::P2p(_)) = address.iter().last() {
+            address.pop();
+        }
+        let (known, address) = (nodes.entry(id).or_default(), address.to_string());
+        if known.len() < ADDRESSES_MAX && address.len() <= ADDRESS_BYTES_MAX {
+            known.push(address);
+        }
+    }
+    nodes.into_iter().map(|(id, addresses)| Hint { id, addresses })
 }
 
 /// Which addresses were tried, each with the innermost cause: libp2p wraps it in all its layers.
@@ -347,6 +369,8 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use starling_protocol::id::Keypair;
+
     use super::*;
 
     #[test]
@@ -357,5 +381,23 @@ mod tests {
         let error = TransportError::Other(std::io::Error::other(layers));
         let error = DialError::Transport(vec![(address, error)]);
         assert_eq!(plain(&error), "/ip4/127.0.0.1/tcp/1: Connection refused (os error 111)");
+    }
+
+    #[test]
+    fn all_that_is_heard_at_once_is_reported_by_node() {
+        let heard = |seed: u8, port: u16| {
+            let node = Keypair::from_seed(&[seed; 32]).id();
+            let address = format!("/ip4/192.0.2.{seed}/tcp/{port}/p2p/{node}");
+            (peer_id(node).expect("a key"), address.parse().expect("an address"))
+        };
+        let one: Vec<_> = (1..=2).map(|port| heard(1, port)).collect();
+        let many = (2..=255).map(|seed| heard(seed, 1));
+        let long = (3..=50).map(|port| heard(1, port));
+        let hints: Vec<Hint> = by_node(one.into_iter().chain(many).chain(long).collect()).collect();
+        assert_eq!(hints.len(), DISCOVERED_MAX);
+        let first = Keypair::from_seed(&[1; 32]).id();
+        let first = hints.iter().find(|hint| hint.id == first).expect("heard first");
+        assert_eq!(first.addresses.len(), ADDRESSES_MAX);
+        assert_eq!(first.addresses[..2], ["/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.1/tcp/2"]);
     }
 }
