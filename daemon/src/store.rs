@@ -125,6 +125,14 @@ impl Store {
         match read_bounded(&path, SMALL_FILE_MAX) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+                let message = format!(
+                    "{} is a symbolic link, which nothing in a state directory may be: put the \
+                     file itself there",
+                    path.display()
+                );
+                Err(Failure::new(Code::Config, message))
+            }
             Err(error) => Err(Failure::io("read", &path, &error)),
         }
     }

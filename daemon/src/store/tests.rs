@@ -158,6 +158,17 @@ fn links_and_pipes_that_were_planted_are_neither_written_nor_given_away() {
 }
 
 #[test]
+fn a_linked_configuration_is_told_as_such() {
+    let (guard, store) = store();
+    let elsewhere = guard.path().join("elsewhere.toml");
+    fs::write(&elsewhere, "").expect("written");
+    symlink(&elsewhere, store.path("starling.toml")).expect("linked");
+    let failure = store.read_text("starling.toml").expect_err("a link");
+    assert_eq!(failure.code, Code::Config);
+    assert!(failure.message.contains("starling.toml is a symbolic link"), "{failure}");
+}
+
+#[test]
 fn the_key_is_private_and_stable() {
     let (_guard, store) = store();
     assert_eq!(store.identity(false).expect_err("none").code, Code::Permission);
