@@ -188,7 +188,7 @@ impl Running {
             Wake::BansWritten(written) => self.bans_written(written)?,
             Wake::Asked(Some(request)) => self.asked(request)?,
             // What came of it is in the log.
-            Wake::Reload => drop(self.reload()),
+            Wake::Reload => drop(self.reload()?),
             Wake::Asked(None) => return Err(defect("the control task ended")),
             Wake::Tick => self.step(Input::Tick)?,
             Wake::Housekeeping => {
