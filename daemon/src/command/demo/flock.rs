@@ -431,7 +431,7 @@ impl Flock {
     fn served(&self, node: &NodeView) -> Result<Option<Vec<f32>>, Failure> {
         let store = Store::open(&node.directory)?;
         let network: Network = setup::network(&store)?;
-        let loaded = setup::restore(&store, &network)?;
+        let loaded = setup::look_at_checkpoints(&store, &network)?;
         Ok(loaded.newest.map(|(_, (_, vectors))| vectors.served))
     }
 
