@@ -10,7 +10,7 @@ mod text;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value};
@@ -185,14 +185,40 @@ pub fn failed(failure: Failure) -> Failure {
     Failure::new(failure.code, "")
 }
 
+/// Writes one event, and waits for nobody: who panics may be in the middle of a line.
+pub fn emit_at_once(event: &Event) {
+    let entry = event.entry();
+    match LOG.get().map(|log| (log, log.state.try_lock())) {
+        Some((log, Ok(state))) => {
+            log.write(state, entry.name, entry.severity, fields_of(event));
+        }
+        _ => {
+            let line = format!("starling: {} {}\n", entry.name, summary(&fields_of(event)));
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+    }
+}
+
 fn write(name: &'static str, severity: Severity, fields: Map<String, Value>) {
     let Some(log) = LOG.get() else { return };
-    let Ok(mut state) = log.state.lock() else { return };
-    for line in state.record(Instant::now(), name, severity, fields) {
-        // Nobody may be following.
-        let _ = log.followers.send(Arc::clone(&line.json));
-        if line.seq.is_some() {
-            log.sink.write(&line, &state.node);
+    let Ok(state) = log.state.lock() else { return };
+    log.write(state, name, severity, fields);
+}
+
+impl Log {
+    fn write(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        name: &'static str,
+        severity: Severity,
+        fields: Map<String, Value>,
+    ) {
+        for line in state.record(Instant::now(), name, severity, fields) {
+            // Nobody may be following.
+            let _ = self.followers.send(Arc::clone(&line.json));
+            if line.seq.is_some() {
+                self.sink.write(&line, &state.node);
+            }
         }
     }
 }

@@ -154,7 +154,7 @@ fn watch_stdin(orphaned: Arc<AtomicBool>) -> oneshot::Receiver<()> {
 fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
-        log::emit(&Event::InternalPanic { place });
+        log::emit_at_once(&Event::InternalPanic { place });
         std::process::exit(i32::from(Code::Internal as u8));
     }));
 }
