@@ -1,5 +1,6 @@
 //! `starling join`: from a ticket to a node that is a member.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use starling_config::render_network;
@@ -122,8 +123,9 @@ async fn ask_members(
     }
     let mut reasons: Vec<String> = Vec::new();
     let mut sequence = 0;
-    let mut open = terms.contacts.len();
-    while open > 0 {
+    // A contact may be lost in more than one way.
+    let mut open: BTreeSet<NodeId> = terms.contacts.iter().map(|contact| contact.id).collect();
+    while !open.is_empty() {
         let Ok(Some(event)) = timeout_at(deadline, net.next()).await else {
             reasons.push(format!("no answer within {} s", PATIENCE.as_secs()));
             break;
@@ -145,17 +147,20 @@ async fn ask_members(
                 }
                 None => continue,
             },
-            NetEvent::DialFailed(_, reason) => {
-                open -= 1;
+            NetEvent::DialFailed(peer, reason) => {
+                if let Some(peer) = peer {
+                    open.remove(&peer);
+                }
                 reasons.push(reason);
             }
             NetEvent::Refused(peer, rejection) => {
-                open -= 1;
+                open.remove(&peer);
                 reasons.push(format!("{} answered with a bad frame: {rejection}", peer.short()));
             }
             NetEvent::Broken(peer) | NetEvent::Down(peer) => {
-                open -= 1;
-                reasons.push(format!("{} closed the connection", peer.short()));
+                if open.remove(&peer) {
+                    reasons.push(format!("{} closed the connection", peer.short()));
+                }
             }
             NetEvent::Listening(_) | NetEvent::Discovered(_) => {}
         }
