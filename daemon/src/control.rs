@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::exit::{Code, Failure};
 
@@ -25,6 +25,8 @@ pub const CLIENTS_MAX: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The same for an answer that waits for the disk.
 const DISK_PATIENCE: Duration = Duration::from_secs(30);
+/// After a failure to accept, which is a lack of descriptors as a rule.
+const BREATH: Duration = Duration::from_millis(100);
 /// Longest path of a Unix socket, by `sockaddr_un`.
 const PATH_MAX: usize = 107;
 
@@ -111,7 +113,10 @@ pub fn serve(path: &Path) -> Result<(Control, Guard), Failure> {
     tokio::spawn(async move {
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else { return };
+            let Ok((stream, _)) = listener.accept().await else {
+                sleep(BREATH).await;
+                continue;
+            };
             let requests = requests.clone();
             tokio::spawn(async move {
                 // A client that is slow or wrong is cut off; nobody else notices.

@@ -21,7 +21,7 @@ use starling_protocol::id::{Keypair, NetworkId, NodeId};
 use starling_protocol::time::Time;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::time::sleep_until;
+use tokio::time::{MissedTickBehavior, sleep_until};
 
 use crate::compute::Compute;
 use crate::control::{Control, Request};
@@ -100,8 +100,8 @@ impl Driver {
             leaving: None,
             left: false,
         };
-        running.main_loop().await?;
-        running.stop().await
+        let ended = running.main_loop().await;
+        running.stop(ended).await
     }
 }
 
@@ -140,6 +140,8 @@ impl Running {
         // To one started by hand it means that the terminal is gone.
         let by_hand = std::io::stdin().is_terminal();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        // After a halt once is enough.
+        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.step(Input::Start)?;
         self.step(Input::WallClock(unix_now()))?;
         while !(self.left && self.saver.is_idle()) {
@@ -157,11 +159,13 @@ impl Running {
                 () = parent_gone(&mut driver.parent) => Wake::Stop("standard input closed"),
                 saved = self.saver.saved() => Wake::Saved(saved),
                 written = self.bans.written() => Wake::BansWritten(written),
+                // Seldom ready, and before what peers can keep ready all the time.
+                _ = housekeeping.tick() => Wake::Housekeeping,
+                request = driver.control.next() => Wake::Asked(request),
                 job = driver.compute.next() => Wake::Job(job),
                 event = driver.net.next() => Wake::Net(event),
-                request = driver.control.next() => Wake::Asked(request),
+                // Last, as any other input runs the timers too.
                 () = sleep_until(wakeup) => Wake::Tick,
-                _ = housekeeping.tick() => Wake::Housekeeping,
             };
             if self.awake(wake)? {
                 break;
@@ -184,7 +188,7 @@ impl Running {
             Wake::BansWritten(written) => self.bans_written(written)?,
             Wake::Asked(Some(request)) => self.asked(request)?,
             // What came of it is in the log.
-            Wake::Reload => drop(self.reload()),
+            Wake::Reload => drop(self.reload()?),
             Wake::Asked(None) => return Err(defect("the control task ended")),
             Wake::Tick => self.step(Input::Tick)?,
             Wake::Housekeeping => {

@@ -10,7 +10,7 @@ mod text;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value};
@@ -20,12 +20,16 @@ use tokio::sync::broadcast;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::exit::{Code, Failure};
+
 use self::journal::Journal;
 use self::limit::Limiter;
 pub use self::text::{escaped, short, summary};
 
 /// Longest text in a line.
 const TEXT_MAX: usize = 256;
+/// Problems named in one line.
+pub const PROBLEMS_MAX: usize = 16;
 /// Lines kept for those who ask later what happened.
 const RECENT_MAX: usize = 1000;
 /// Lines that a follower may be behind before it misses some.
@@ -164,14 +168,57 @@ pub fn emit(event: &Event) {
     write(entry.name, entry.severity, fields_of(event));
 }
 
+/// Tells of what ends the process, where lines are read by programs; what is left for `main` to say
+/// to people. Who calls it before the configuration is read gets the log that suits standard error.
+pub fn failed(failure: Failure) -> Failure {
+    init(LogFormat::Auto);
+    let for_people = LOG.get().is_none_or(|log| matches!(log.sink, Sink::Text));
+    if for_people || failure.code == Code::Usage || failure.message.is_empty() {
+        return failure;
+    }
+    let mut lines = failure.message.lines().map(str::to_owned);
+    emit(&Event::DaemonFailed {
+        exit_code: failure.code as u8,
+        reason: lines.next().unwrap_or_default(),
+        problems: lines.take(PROBLEMS_MAX).collect(),
+    });
+    Failure::new(failure.code, "")
+}
+
+/// Writes one event, and waits for nobody: who panics may be in the middle of a line.
+pub fn emit_at_once(event: &Event) {
+    let entry = event.entry();
+    match LOG.get().map(|log| (log, log.state.try_lock())) {
+        Some((log, Ok(state))) => {
+            log.write(state, entry.name, entry.severity, fields_of(event));
+        }
+        _ => {
+            let line = format!("starling: {} {}\n", entry.name, summary(&fields_of(event)));
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+    }
+}
+
 fn write(name: &'static str, severity: Severity, fields: Map<String, Value>) {
     let Some(log) = LOG.get() else { return };
-    let Ok(mut state) = log.state.lock() else { return };
-    for line in state.record(Instant::now(), name, severity, fields) {
-        // Nobody may be following.
-        let _ = log.followers.send(Arc::clone(&line.json));
-        if line.seq.is_some() {
-            log.sink.write(&line, &state.node);
+    let Ok(state) = log.state.lock() else { return };
+    log.write(state, name, severity, fields);
+}
+
+impl Log {
+    fn write(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        name: &'static str,
+        severity: Severity,
+        fields: Map<String, Value>,
+    ) {
+        for line in state.record(Instant::now(), name, severity, fields) {
+            // Nobody may be following.
+            let _ = self.followers.send(Arc::clone(&line.json));
+            if line.seq.is_some() {
+                self.sink.write(&line, &state.node);
+            }
         }
     }
 }

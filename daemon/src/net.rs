@@ -6,6 +6,9 @@
 //! for its turn if a model follows, and only then reads on.
 
 mod address;
+mod door;
+mod port;
+mod room;
 mod streams;
 mod swarm;
 
@@ -25,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::Failure;
 
 pub use self::address::parse_contact;
+use self::room::Place;
 
 /// Events that may wait for the driver; readers wait when it is full.
 const EVENTS_MAX: usize = 256;
@@ -91,6 +95,9 @@ pub enum NetEvent {
     DialFailed(Option<NodeId>, String),
 }
 
+/// An event with the room that its model takes, until the driver has it.
+type Reported = (NetEvent, Option<Place>);
+
 #[derive(Debug)]
 enum Command {
     Dial(Hint),
@@ -137,7 +144,7 @@ impl Writer {
 /// A running network.
 pub struct Net {
     commands: mpsc::Sender<Command>,
-    events: mpsc::Receiver<NetEvent>,
+    events: mpsc::Receiver<Reported>,
     streams: streams::Streams,
     members: Members,
     writers: BTreeMap<NodeId, Writer>,
@@ -164,7 +171,7 @@ impl Net {
 
     /// The next event; none if the network has stopped. Cancel safe.
     pub async fn next(&mut self) -> Option<NetEvent> {
-        let event = self.events.recv().await?;
+        let (event, _place) = self.events.recv().await?;
         match &event {
             NetEvent::Up(peer) if self.writers.len() <= 2 * LINKS_MAX => {
                 let (frames, queued) = mpsc::channel(FRAMES_QUEUED_MAX);
@@ -187,11 +194,12 @@ impl Net {
             .values()
             .map(|writer| FRAMES_QUEUED_MAX.saturating_sub(writer.frames.capacity()));
         let commands = COMMANDS_MAX.saturating_sub(self.commands.capacity());
+        let (model_bytes, model_bytes_max) = self.streams.model_bytes();
         [
             ("net_events_queued", self.events.len(), EVENTS_MAX),
             ("net_commands_queued", commands, COMMANDS_MAX),
             ("frames_queued_for_slowest_peer", queued.max().unwrap_or(0), FRAMES_QUEUED_MAX),
-            ("models_being_read", self.streams.models_being_read(), streams::MODELS_READ_MAX),
+            ("model_bytes_being_read", model_bytes, model_bytes_max),
         ]
     }
 

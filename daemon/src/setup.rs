@@ -142,21 +142,40 @@ pub fn codec_allowed(config: &Config, network: &Network) -> Result<(), Failure> 
     Err(Failure::new(Code::Config, message))
 }
 
-/// Members to dial: those in the configuration, and those that `join` was told of.
-pub fn contacts(store: &Store, config: &Config) -> Result<Vec<Hint>, Failure> {
-    let learnt = store.read_text("contacts")?.unwrap_or_default();
-    let configured = config.peers.iter().map(|text| ("network.peers", text.as_str()));
-    let learnt = learnt.lines().map(|text| ("contacts", text));
-    let mut hints: Vec<Hint> = Vec::new();
-    for (place, text) in configured.chain(learnt) {
-        let hint = parse_contact(text)
-            .map_err(|error| Failure::new(Code::Config, format!("{place}: {error}")))?;
-        match hints.iter_mut().find(|known| known.id == hint.id) {
+/// Members to dial.
+#[derive(Debug, Default)]
+pub struct Contacts {
+    /// Each with all its addresses.
+    pub hints: Vec<Hint>,
+    /// Lines of the file that nobody could dial.
+    pub unusable: usize,
+}
+
+impl Contacts {
+    fn add(&mut self, hint: Hint) {
+        match self.hints.iter_mut().find(|known| known.id == hint.id) {
             Some(known) => known.addresses.extend(hint.addresses),
-            None => hints.push(hint),
+            None => self.hints.push(hint),
         }
     }
-    Ok(hints)
+}
+
+/// Reads whom to dial: those in the configuration, and those that `join` was told of. The latter
+/// come from others: a wrong one among them must not keep the node from starting.
+pub fn contacts(store: &Store, config: &Config) -> Result<Contacts, Failure> {
+    let mut contacts = Contacts::default();
+    for text in &config.peers {
+        let hint = parse_contact(text)
+            .map_err(|error| Failure::new(Code::Config, format!("network.peers: {error}")))?;
+        contacts.add(hint);
+    }
+    for text in store.read_text("contacts")?.unwrap_or_default().lines() {
+        match parse_contact(text) {
+            Ok(hint) => contacts.add(hint),
+            Err(_) => contacts.unusable += 1,
+        }
+    }
+    Ok(contacts)
 }
 
 /// Whom the operator banned: one id a line.
@@ -205,6 +224,7 @@ fn read_checkpoint(bytes: &[u8], network: &Network) -> Result<Restored, Unusable
     let checkpoint = checkpoint::decode(bytes, network.id, network.model.len()).map_err(
         |error| match error {
             CheckpointError::Network => Unusable::Foreign,
+            version @ CheckpointError::Version(_) => Unusable::Version(version.to_string()),
             other => Unusable::Damaged(other.to_string()),
         },
     )?;
@@ -287,4 +307,27 @@ pub fn has_data(config: &Config) -> bool {
 /// The log format of a command that is no daemon.
 pub fn quiet_log() {
     crate::log::init(LogFormat::Auto);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_contact_is_left_out_unless_the_operator_named_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::create(folder.path()).expect("made");
+        let id = Keypair::from_seed(&[3; 32]).id();
+        let good = format!("/ip4/192.0.2.7/tcp/4001/p2p/{id}");
+        let lines = format!("/ip4/192.0.2.7/tcp/none/p2p/{id}\n{good}\nhello\n");
+        store.write("contacts", lines.as_bytes()).expect("written");
+        let found = contacts(&store, &Config::default()).expect("enough to start");
+        let hint = Hint { id, addresses: vec!["/ip4/192.0.2.7/tcp/4001".into()] };
+        assert_eq!((found.hints, found.unusable), (vec![hint], 2));
+
+        let config = Config { peers: vec!["hello".into()], ..Config::default() };
+        let failure = contacts(&store, &config).expect_err("the operator's own");
+        assert_eq!(failure.code, Code::Config);
+        assert!(failure.message.starts_with("network.peers: `hello`"), "{failure}");
+    }
 }

@@ -9,20 +9,24 @@
 //! checkpoints/ckpt-%016x   the newest three     bad/            those that could not be read
 //! ```
 //! A file appears whole or not at all: it is written under a temporary name, synced, renamed, and
-//! its directory synced. A temporary file is never read. What root writes belongs to the owner of
-//! the directory, as whom the daemon runs.
+//! its directory synced. A temporary file is never read, and whoever takes the lock removes those
+//! that are left. What root writes belongs to the owner of the directory, as whom the daemon runs.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, flock, openat, unlinkat};
+use rustix::io::Errno;
 use starling_protocol::id::Keypair;
 use zeroize::Zeroizing;
 
 use crate::exit::{Code, Failure};
 
+/// How the names of temporary files begin.
+const TEMPORARY: &str = ".tmp-";
 /// Checkpoints kept.
 const GENERATIONS: usize = 3;
 /// Unreadable checkpoints kept for inspection.
@@ -46,6 +50,8 @@ pub enum Unusable {
     Damaged(String),
     /// It is whole, but of another network.
     Foreign,
+    /// It was written by another Starling: whose, and what this one reads.
+    Version(String),
 }
 
 /// A checkpoint that was read, and the ones that could not be.
@@ -78,7 +84,8 @@ impl Store {
         Ok(Self { root: root.to_owned(), _lock: None })
     }
 
-    /// Takes the directory for this process alone.
+    /// Takes the directory for this process alone, and removes what others were writing when they
+    /// were killed.
     pub fn lock(&mut self) -> Result<(), Failure> {
         let path = self.path("lock");
         let file =
@@ -91,6 +98,8 @@ impl Store {
             Failure::new(Code::Temporary, message)
         })?;
         self._lock = Some(file);
+        // What cannot be removed only takes its space.
+        let _ = remove_temporaries(&self.root);
         Ok(())
     }
 
@@ -116,6 +125,14 @@ impl Store {
         match read_bounded(&path, SMALL_FILE_MAX) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+                let message = format!(
+                    "{} is a symbolic link, which nothing in a state directory may be: put the \
+                     file itself there",
+                    path.display()
+                );
+                Err(Failure::new(Code::Config, message))
+            }
             Err(error) => Err(Failure::io("read", &path, &error)),
         }
     }
@@ -208,7 +225,7 @@ impl Store {
     }
 
     /// The newest checkpoint that `read` accepts. Damaged ones are put aside in `bad/`; at one of
-    /// another network everything stays as it is.
+    /// another network or version, or that may not be read, everything stays as it is.
     pub fn load_checkpoint<T>(
         &self,
         read: impl Fn(&[u8]) -> Result<T, Unusable>,
@@ -233,9 +250,12 @@ impl Store {
         let mut loaded = Loaded { newest: None, bad: Vec::new() };
         for generation in self.generations()?.into_iter().rev() {
             let path = checkpoint_path(&directory, generation);
-            let content = read_bounded(&path, CHECKPOINT_MAX)
-                .map_err(|error| Unusable::Damaged(error.to_string()));
-            match content.and_then(|bytes| read(&bytes)) {
+            let content = match read_bounded(&path, CHECKPOINT_MAX) {
+                Ok(bytes) => read(&bytes),
+                Err(error) if is_damage(&error) => Err(Unusable::Damaged(error.to_string())),
+                Err(error) => return Err(Failure::io("read", &path, &error)),
+            };
+            match content {
                 Ok(value) => {
                     loaded.newest = Some((generation, value));
                     break;
@@ -244,6 +264,13 @@ impl Store {
                     let message = format!(
                         "{} is of another network than network.toml describes: undo the change \
                          there, or use another --state-dir",
+                        path.display()
+                    );
+                    return Err(Failure::new(Code::Config, message));
+                }
+                Err(Unusable::Version(reason)) => {
+                    let message = format!(
+                        "{} is {reason}, or move it away to go on from an older one",
                         path.display()
                     );
                     return Err(Failure::new(Code::Config, message));
@@ -292,7 +319,7 @@ pub fn fill_random(bytes: &mut [u8]) -> Result<(), Failure> {
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let temporary = directory.join(format!(".tmp-{}-{name}", std::process::id()));
+    let temporary = directory.join(format!("{TEMPORARY}{}-{name}", std::process::id()));
     // What an earlier process left there, or another user put there, is not written into.
     let _ = fs::remove_file(&temporary);
     let result = (|| {
@@ -308,6 +335,25 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// Removes temporary files of a state directory. A folder in it may not be a link.
+fn remove_temporaries(root: &Path) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, root, flags, Mode::empty())?;
+    remove_temporaries_in(&root)?;
+    let checkpoints = openat(&root, "checkpoints", flags | OFlags::NOFOLLOW, Mode::empty())?;
+    remove_temporaries_in(&checkpoints)
+}
+
+fn remove_temporaries_in(folder: &OwnedFd) -> rustix::io::Result<()> {
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_bytes().starts_with(TEMPORARY.as_bytes()) {
+            unlinkat(folder, entry.file_name(), AtFlags::empty())?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the lock, and makes it if it is not there.
@@ -359,6 +405,13 @@ fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Whether an error is the file's own and not of our rights or of what this process may use: there
+/// is something else in its place, or the disk has lost it.
+fn is_damage(error: &std::io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_none_or(|errno| matches!(errno, Errno::LOOP | Errno::IO))
+}
+
 fn check_private(path: &Path) -> Result<(), Failure> {
     let metadata = fs::symlink_metadata(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
@@ -395,140 +448,4 @@ fn read_seed(path: &Path) -> Result<Keypair, Failure> {
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests damage files on purpose")]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use super::*;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let store = Store::create(&directory.path().join("state")).expect("made");
-        (directory, store)
-    }
-
-    fn read(bytes: &[u8]) -> Result<Vec<u8>, Unusable> {
-        match bytes {
-            [b'g', ..] => Ok(bytes.to_vec()),
-            [b'f', ..] => Err(Unusable::Foreign),
-            _ => Err(Unusable::Damaged("bad bytes".into())),
-        }
-    }
-
-    #[test]
-    fn a_checkpoint_of_another_network_stays_where_it_is() {
-        let (_guard, store) = store();
-        store.save_checkpoint(b"good").expect("saved");
-        store.save_checkpoint(b"foreign").expect("saved");
-        assert_eq!(store.load_checkpoint(read).expect_err("foreign").code, Code::Config);
-        assert_eq!(store.generations(), Ok(vec![1, 2]));
-    }
-
-    #[test]
-    fn keeps_three_generations_and_loads_the_newest_good_one() {
-        let (_guard, store) = store();
-        for index in 1..=5_u64 {
-            let bytes = format!("good {index}");
-            assert_eq!(store.save_checkpoint(bytes.as_bytes()), Ok(index));
-        }
-        assert_eq!(store.generations(), Ok(vec![3, 4, 5]));
-        let newest = checkpoint_path(&store.path("checkpoints"), 5);
-        fs::remove_file(&newest).expect("removed");
-        symlink("/etc/passwd", &newest).expect("linked");
-        fs::write(checkpoint_path(&store.path("checkpoints"), 4), "torn").expect("written");
-        fs::write(store.path("checkpoints/.tmp-1-ckpt-0000000000000009"), "good").expect("written");
-        fs::write(store.path("checkpoints/ckpt-9"), "good").expect("written");
-        let loaded = store.load_checkpoint(read).expect("readable");
-        assert_eq!(loaded.newest, Some((3, b"good 3".to_vec())));
-        assert_eq!(loaded.bad.iter().map(|bad| bad.0).collect::<Vec<_>>(), [5, 4]);
-        assert_eq!(store.generations(), Ok(vec![3]));
-        assert_eq!(store.save_checkpoint(b"good"), Ok(4));
-    }
-
-    #[test]
-    fn a_failed_write_leaves_what_was_there() {
-        let (_guard, store) = store();
-        store.save_checkpoint(b"good 1").expect("saved");
-        let directory = store.path("checkpoints");
-        fs::create_dir(directory.join("ckpt-0000000000000002")).expect("in the way");
-        fs::write(directory.join("ckpt-0000000000000002/x"), "").expect("not empty");
-        assert_eq!(store.generations().map(|all| all.len()), Ok(2));
-        let loaded = store.load_checkpoint(read).expect("readable");
-        assert_eq!(loaded.newest.map(|newest| newest.0), Some(1));
-    }
-
-    /// Puts the owner of another user on a folder, which only root can.
-    fn give_away(path: &Path) {
-        let owner = rustix::process::geteuid().is_root().then_some(12345);
-        std::os::unix::fs::chown(path, owner, owner).expect("given away");
-    }
-
-    #[test]
-    fn links_and_pipes_that_were_planted_are_neither_written_nor_given_away() {
-        let (guard, mut store) = store();
-        let (file, folder) = (guard.path().join("file"), guard.path().join("folder"));
-        fs::write(&file, "mine").expect("written");
-        fs::create_dir(&folder).expect("made");
-        give_away(store.root());
-        let own = fs::metadata(&file).expect("there").uid();
-
-        symlink(&file, store.path("lock")).expect("linked");
-        assert_eq!(store.lock().expect_err("a link").code, Code::Io);
-        symlink(&folder, store.path("checkpoints")).expect("linked");
-        assert_eq!(store.save_checkpoint(b"good").expect_err("a link").code, Code::Io);
-        assert_eq!(fs::read_dir(&folder).expect("there").count(), 0);
-        fs::remove_file(store.path("lock")).expect("removed");
-        fs::hard_link(&file, store.path("lock")).expect("linked");
-        store.lock().expect("a file like any other");
-
-        let temporary = |name| store.path(&format!(".tmp-{}-{name}", std::process::id()));
-        fs::hard_link(&file, temporary("boot")).expect("linked");
-        assert_eq!(store.next_epoch(), Ok(1));
-        assert_eq!(fs::read(&file).expect("there"), b"mine");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            temporary("bans"),
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RUSR,
-            0,
-        )
-        .expect("a pipe");
-        assert_eq!(store.write("bans", b"one"), Ok(()));
-
-        for path in [&file, &folder] {
-            assert_eq!(fs::metadata(path).expect("there").uid(), own, "{}", path.display());
-        }
-        let owner = fs::metadata(store.root()).expect("there").uid();
-        assert_eq!(fs::metadata(store.path("bans")).expect("there").uid(), owner);
-    }
-
-    #[test]
-    fn the_key_is_private_and_stable() {
-        let (_guard, store) = store();
-        assert_eq!(store.identity(false).expect_err("none").code, Code::Permission);
-        let id = store.identity(true).expect("made").id();
-        assert_eq!(store.identity(false).expect("kept").id(), id);
-        let path = store.path("identity.seed");
-        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
-        let failure = store.identity(false).expect_err("open to all");
-        assert_eq!(failure.code, Code::Permission);
-        assert!(failure.message.contains("0644") && failure.message.contains("chmod 600"));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set");
-        fs::write(&path, [1; 31]).expect("written");
-        assert_eq!(store.identity(false).expect_err("short").code, Code::Permission);
-    }
-
-    #[test]
-    fn boots_are_counted_and_one_process_holds_the_lock() {
-        let (guard, mut store) = store();
-        assert_eq!(store.next_epoch(), Ok(1));
-        assert_eq!(store.next_epoch(), Ok(2));
-        fs::write(store.path("boot"), "many").expect("written");
-        assert_eq!(store.next_epoch().expect_err("no number").code, Code::Corrupt);
-        store.lock().expect("free");
-        let mut second = Store::open(&guard.path().join("state")).expect("there");
-        assert_eq!(second.lock().expect_err("taken").code, Code::Temporary);
-        drop(store);
-        second.lock().expect("free again");
-    }
-}
+mod tests;

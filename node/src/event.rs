@@ -172,6 +172,10 @@ events! {
         "Correct the lines and reload.";
     DaemonStopping "daemon.stopping" Info { reason: String }
         "The daemon saves and leaves." "None.";
+    DaemonFailed "daemon.failed" Error { exit_code: u8, reason: String, problems: Vec<String> }
+        "The daemon cannot start or go on. If the configuration is wrong in several places, \
+         problems has all but the first of them."
+        "Act on the reason.";
     DaemonStopped "daemon.stopped" Info {
         exit_code: u8, age: f64, round: u64,
         sent_bytes: u64, received_bytes: u64, payload_sent_bytes: u64,

@@ -5,7 +5,7 @@ use starling_node::spec::Network;
 use crate::cli::Check;
 use crate::dataset;
 use crate::exit::{Failure, say};
-use crate::setup;
+use crate::setup::{self, Contacts};
 use crate::store::Store;
 
 /// Runs the command.
@@ -43,7 +43,7 @@ pub fn run(options: &Check) -> Result<(), Failure> {
     }
     if let Ok(config) = &config {
         let contacts = setup::contacts(&store, config);
-        note("peers", contacts.map(|peers| format!("{} known", peers.len())));
+        note("peers", contacts.map(|contacts| peers(&contacts)));
         if let Ok(network) = &network {
             let codec = setup::codec_allowed(config, network);
             note("codec", codec.map(|()| config.codec.to_string()));
@@ -66,6 +66,16 @@ fn membership(links: usize) -> String {
         0 => "founder, or of an open network".to_owned(),
         1 => "invited by the founder".to_owned(),
         more => format!("invited by a member, {more} steps from the founder"),
+    }
+}
+
+fn peers(contacts: &Contacts) -> String {
+    let known = format!("{} known", contacts.hints.len());
+    match contacts.unusable {
+        0 => known,
+        unusable => {
+            format!("{known}; lines of the file contacts that are no addresses: {unusable}")
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `starling join`: from a ticket to a node that is a member.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use starling_config::render_network;
@@ -13,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::cli::Join;
 use crate::exit::{Code, Failure, say};
-use crate::net::{Net, NetEvent, Options};
+use crate::net::{Net, NetEvent, Options, parse_contact};
 use crate::setup;
 use crate::store::Store;
 
@@ -95,12 +96,15 @@ fn configure(store: &Store, options: &Join) -> Result<Option<String>, Failure> {
     Ok(None)
 }
 
-/// Members to dial, one address a line.
+/// Members to dial, one address a line. They come from another node, which may have been told
+/// nonsense itself: what is no address is left out.
 fn contact_lines(contacts: &[Hint]) -> String {
     let lines = contacts.iter().flat_map(|hint| {
-        hint.addresses.iter().map(move |address| format!("{address}/p2p/{}\n", hint.id))
+        hint.addresses.iter().map(move |address| format!("{address}/p2p/{}", hint.id))
     });
-    lines.take(CONTACTS_MAX).collect()
+    let one_address =
+        |line: &String| !line.contains(char::is_control) && parse_contact(line).is_ok();
+    lines.filter(one_address).take(CONTACTS_MAX).map(|line| line + "\n").collect()
 }
 
 async fn ask_members(
@@ -119,8 +123,9 @@ async fn ask_members(
     }
     let mut reasons: Vec<String> = Vec::new();
     let mut sequence = 0;
-    let mut open = terms.contacts.len();
-    while open > 0 {
+    // A contact may be lost in more than one way.
+    let mut open: BTreeSet<NodeId> = terms.contacts.iter().map(|contact| contact.id).collect();
+    while !open.is_empty() {
         let Ok(Some(event)) = timeout_at(deadline, net.next()).await else {
             reasons.push(format!("no answer within {} s", PATIENCE.as_secs()));
             break;
@@ -142,17 +147,20 @@ async fn ask_members(
                 }
                 None => continue,
             },
-            NetEvent::DialFailed(_, reason) => {
-                open -= 1;
+            NetEvent::DialFailed(peer, reason) => {
+                if let Some(peer) = peer {
+                    open.remove(&peer);
+                }
                 reasons.push(reason);
             }
             NetEvent::Refused(peer, rejection) => {
-                open -= 1;
+                open.remove(&peer);
                 reasons.push(format!("{} answered with a bad frame: {rejection}", peer.short()));
             }
             NetEvent::Broken(peer) | NetEvent::Down(peer) => {
-                open -= 1;
-                reasons.push(format!("{} closed the connection", peer.short()));
+                if open.remove(&peer) {
+                    reasons.push(format!("{} closed the connection", peer.short()));
+                }
             }
             NetEvent::Listening(_) | NetEvent::Discovered(_) => {}
         }
@@ -197,5 +205,21 @@ fn read_answer(
             Ok(Some(Admission { network, chain: welcome.chain, contacts }))
         }
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_become_contacts() {
+        let id = Keypair::from_seed(&[3; 32]).id();
+        let good = "/ip4/192.0.2.7/tcp/4001";
+        let told = ["", "nonsense", "/ip4/192.0.2.7/tcp/x", "/dns4/a\nb/tcp/1", "/fly/1", good];
+        let hint = Hint { id, addresses: told.map(str::to_owned).to_vec() };
+        let many = vec![hint; CONTACTS_MAX + 1];
+        let expected = format!("{good}/p2p/{id}\n").repeat(CONTACTS_MAX);
+        assert_eq!(contact_lines(&many), expected);
     }
 }

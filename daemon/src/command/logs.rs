@@ -116,12 +116,8 @@ fn file(path: &Path, follow: bool, printer: &mut Printer) -> std::io::Result<()>
     }
     let (mut line, mut read) = (Vec::new(), 0);
     loop {
-        while next_line(&mut input, &mut line)? {
-            read += line.len() as u64;
-            if !printer.print(&line) {
-                return Ok(());
-            }
-            line.clear();
+        if !rest(&mut input, &mut line, &mut read, printer)? {
+            return Ok(());
         }
         std::thread::sleep(POLL);
         // A file that was replaced or cut is read anew; one that is gone may come back.
@@ -129,10 +125,37 @@ fn file(path: &Path, follow: bool, printer: &mut Printer) -> std::io::Result<()>
         if let Ok(now) = std::fs::metadata(path)
             && (now.ino() != open.ino() || now.dev() != open.dev() || now.len() < read)
         {
+            // What was written before it was replaced; the last line may have no end.
+            if !rest(&mut input, &mut line, &mut read, printer)?
+                || (!line.is_empty() && !printer.print(&line))
+            {
+                return Ok(());
+            }
             input = BufReader::new(File::open(path)?);
             line.clear();
             read = 0;
         }
+    }
+}
+
+/// Prints all lines that are there; false if whoever reads ours has gone away.
+fn rest(
+    input: &mut impl BufRead,
+    line: &mut Vec<u8>,
+    read: &mut u64,
+    printer: &mut Printer,
+) -> std::io::Result<bool> {
+    loop {
+        let before = line.len();
+        let whole = next_line(input, line)?;
+        *read += (line.len() - before) as u64;
+        if !whole {
+            return Ok(true);
+        }
+        if !printer.print(line) {
+            return Ok(false);
+        }
+        line.clear();
     }
 }
 

@@ -24,8 +24,12 @@ use crate::setup;
 use crate::store::{Store, fill_random};
 use crate::web;
 
-/// Runs the command.
+/// Runs the command. A service's lines are all events, its last words too.
 pub fn run(options: &Run) -> Result<(), Failure> {
+    start(options).map_err(log::failed)
+}
+
+fn start(options: &Run) -> Result<(), Failure> {
     let directory = setup::state_dir(&options.place)?;
     let mut store = Store::open(&directory)?;
     let config = setup::configuration(&store, options.config.as_deref())?;
@@ -78,7 +82,7 @@ async fn serve(
     let (key, node_id) = setup::identity(&store, false)?;
     let chain = setup::membership(&store, &network, node_id)?;
     setup::codec_allowed(&config, &network)?;
-    let contacts = setup::contacts(&store, &config)?;
+    let contacts = setup::contacts(&store, &config)?.hints;
     let banned = setup::bans(&store)?;
     let shard = dataset::own_part(&config, &network.spec)?;
     let loaded = setup::restore(&store, &network)?;
@@ -150,7 +154,7 @@ fn watch_stdin(orphaned: Arc<AtomicBool>) -> oneshot::Receiver<()> {
 fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
-        log::emit(&Event::InternalPanic { place });
+        log::emit_at_once(&Event::InternalPanic { place });
         std::process::exit(i32::from(Code::Internal as u8));
     }));
 }

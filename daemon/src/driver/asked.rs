@@ -44,7 +44,7 @@ impl Running {
             "limits" => Ok(json!({"limits": self.limits()})),
             "privacy" => Ok(self.privacy()),
             "invite" => self.invite(&asked),
-            "reload" => self.reload(),
+            "reload" => self.reload()?,
             "ban" | "unban" => {
                 self.order_ban(command == "ban", &asked, reply);
                 return Ok(());

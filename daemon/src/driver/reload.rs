@@ -1,7 +1,7 @@
 //! Reading the configuration again while the daemon runs: all of what changed and can be applied
 //! is, or nothing.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use starling_config::Config;
 use starling_node::event::Event;
 use starling_node::node::{Input, Tuning};
@@ -11,9 +11,6 @@ use crate::control::Answer;
 use crate::exit::{Code, Failure};
 use crate::log;
 use crate::setup;
-
-/// Problems named in one line of the log.
-const PROBLEMS_MAX: usize = 16;
 
 /// What a reload comes to.
 #[derive(Debug, PartialEq)]
@@ -41,29 +38,38 @@ fn plan(old: &Config, file: &Config) -> Plan {
 }
 
 impl Running {
-    /// Reads the configuration again, tells systemd and the log, and says what came of it.
-    pub(super) fn reload(&mut self) -> Answer {
+    /// Reads the configuration again, tells systemd and the log, and says what came of it. What
+    /// cannot be helped is an error, and not one of the configuration.
+    pub(super) fn reload(&mut self) -> Result<Answer, Failure> {
         if self.leaving.is_some() {
-            return Err(Failure::new(Code::Unavailable, "the daemon is stopping"));
+            return Ok(Err(Failure::new(Code::Unavailable, "the daemon is stopping")));
         }
         if self.ready {
             self.service.reloading();
         }
-        let result = self.try_reload();
-        if let Err(failure) = &result {
-            let problems = failure.message.lines().take(PROBLEMS_MAX).map(str::to_owned).collect();
+        let answer = match self.try_reload() {
+            Ok((tuning, answer)) => {
+                self.step(Input::Tune(tuning))?;
+                Ok(answer)
+            }
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = &answer {
+            let problems =
+                failure.message.lines().take(log::PROBLEMS_MAX).map(str::to_owned).collect();
             log::emit(&Event::ConfigReloadRejected { problems });
         }
         if self.ready {
             self.service.ready(&self.status_line());
         }
-        result
+        Ok(answer)
     }
 
-    fn try_reload(&mut self) -> Answer {
+    /// What the node is told of the new configuration, and who asked.
+    fn try_reload(&mut self) -> Result<(Tuning, Value), Failure> {
         let driver = &self.driver;
         let file = setup::configuration(&driver.store, driver.config_file.as_deref())?;
-        let contacts = setup::contacts(&driver.store, &file)?;
+        let contacts = setup::contacts(&driver.store, &file)?.hints;
         let Plan { next, applied, restart } = plan(&driver.config, &file);
         let raise = next.nice.saturating_sub(driver.config.nice);
         if raise > 0 {
@@ -79,12 +85,12 @@ impl Running {
             log::emit(&Event::ConfigReloadNeedsRestart { keys: restart.clone() });
         }
         self.driver.config = next;
-        self.step(Input::Tune(Tuning {
+        let tuning = Tuning {
             round_period: settings.round_period,
             checkpoint_interval: settings.checkpoint_interval,
             contacts,
-        }))?;
-        Ok(json!({"applied": applied, "needs_restart": restart}))
+        };
+        Ok((tuning, json!({"applied": applied, "needs_restart": restart})))
     }
 }
 

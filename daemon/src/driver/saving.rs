@@ -171,17 +171,23 @@ impl Saver {
 }
 
 impl Running {
-    /// The last things, within what is left of [`DRAIN`].
-    pub(super) async fn stop(mut self) -> Result<(), Failure> {
-        let spent = || self.leaving.map_or(DRAIN, |since| since.elapsed());
-        let left = || DRAIN.saturating_sub(spent());
+    /// The last things, within what is left of [`DRAIN`]. `ended` is what ended the loop.
+    pub(super) async fn stop(mut self, ended: Result<(), Failure>) -> Result<(), Failure> {
+        let ended = ended.map_err(log::failed);
+        if self.leaving.is_none() {
+            self.service.stopping();
+        }
+        let since = *self.leaving.get_or_insert_with(Instant::now);
+        let left = || DRAIN.saturating_sub(since.elapsed());
         let durable = self.saver.finish(&self.driver.store, left).await && self.left;
         if !durable {
             self.saver.give_up();
         }
+        let unsaved = Err(Failure::new(Code::Io, ""));
+        let result = ended.and(if self.saver.failed { unsaved } else { Ok(()) });
         let (standing, counters) = (self.driver.node.standing(), self.driver.node.counters());
         let event = Event::DaemonStopped {
-            exit_code: if self.saver.failed { Code::Io as u8 } else { 0 },
+            exit_code: result.as_ref().err().map_or(0, |failure| failure.code as u8),
             age: standing.age,
             round: standing.round,
             sent_bytes: counters.sent_bytes,
@@ -190,10 +196,7 @@ impl Running {
         };
         tokio::join!(self.driver.net.stop(), self.driver.control.drained());
         log::emit(&event);
-        if self.saver.failed {
-            return Err(Failure::new(Code::Io, ""));
-        }
-        Ok(())
+        result
     }
 }
 

@@ -25,6 +25,9 @@ pub fn parse_contact(text: &str) -> Result<Hint, String> {
     let mut address: Multiaddr =
         text.parse().map_err(|error| format!("`{text}` is no address ({error}): {expected}"))?;
     match address.pop() {
+        Some(Protocol::P2p(_)) if address.is_empty() => {
+            Err(format!("`{text}` does not say where the node is: {expected}"))
+        }
         Some(Protocol::P2p(peer)) => {
             let id = node_id(peer).ok_or_else(|| format!("`{peer}` is no Ed25519 node id"))?;
             Ok(Hint { id, addresses: vec![address.to_string()] })
@@ -83,7 +86,8 @@ mod tests {
         let node = Keypair::from_seed(&[3; 32]).id();
         let hint = parse_contact(&format!("/ip4/192.0.2.7/tcp/4001/p2p/{node}")).expect("whole");
         assert_eq!(hint, Hint { id: node, addresses: vec!["/ip4/192.0.2.7/tcp/4001".into()] });
-        for wrong in ["", "192.0.2.7:4001", "/ip4/192.0.2.7/tcp/4001", "/p2p/xyz"] {
+        let nowhere = format!("/p2p/{node}");
+        for wrong in ["", "192.0.2.7:4001", "/ip4/192.0.2.7/tcp/4001", "/p2p/xyz", &nowhere] {
             assert!(parse_contact(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,43 +1,49 @@
 //! The libp2p swarm: connections and who is at the end of them. It rebuilds slowly and changes
 //! rarely; whatever can be elsewhere is.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use futures::StreamExt;
-use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, Swarm, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, SwarmBuilder, identify, identity, mdns, noise, ping, tcp, tls};
+use libp2p::{Multiaddr, PeerId, SwarmBuilder, identity, mdns, noise, ping, tcp, tls};
 use libp2p::{TransportError, yamux};
-use starling_protocol::limits::LINKS_MAX;
+use starling_protocol::id::NodeId;
+use starling_protocol::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX};
 use starling_protocol::message::Hint;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::address::{advertised, dialable, node_id, peer_id};
-use super::{Command, Connected, NetEvent, Options, lock};
+use super::door::Door;
+use super::{Command, Connected, NetEvent, Options, Reported, lock, port};
 use crate::exit::{Code, Failure};
 
-/// Connections that are being set up, at a time.
-const PENDING_MAX: u32 = 64;
-/// Two nodes that dial each other at once have two for a while, beside one that is about to close.
-const CONNECTIONS_PER_PEER: u32 = 3;
+/// A connection is set up within this time: five round trips around the world, and a lost packet.
+const SET_UP: Duration = Duration::from_secs(4);
+/// Streams of one connection at a time: a node opens one for frames, and libp2p one for pings.
+const STREAMS_MAX: u16 = 32;
+/// Of these, such that do not speak a protocol yet.
+const NEGOTIATING_MAX: usize = 8;
 /// A connection without streams is closed after this time.
 const IDLE: Duration = Duration::from_secs(60);
 /// Concurrent dials of one node's addresses.
 const DIALS_PER_PEER: u8 = 4;
-/// libp2p's identify names a protocol, not a version: a stranger need not know it.
-const IDENTIFY: &str = "/starling/1";
+/// Events kept while listeners come up; beyond it those that are not up yet are reported later.
+const EARLY_MAX: usize = 64;
+/// Nodes taken from one answer on the local network.
+const DISCOVERED_MAX: usize = 64;
+/// What `network.listen` takes.
+const EXPECTED: &str = "expected one like /ip4/0.0.0.0/tcp/4001";
 
-/// Managers first: a limit must refuse a connection before anyone hears of it.
+/// The door first: it must refuse a connection before anyone hears of it.
 #[derive(NetworkBehaviour)]
 struct Behaviour {
-    limits: connection_limits::Behaviour,
-    identify: identify::Behaviour,
+    door: Door,
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
     stream: libp2p_stream::Behaviour,
@@ -72,28 +78,17 @@ pub(super) struct Built {
     listening: BTreeSet<Multiaddr>,
     connections: BTreeMap<PeerId, Connections>,
     connected: Connected,
-}
-
-fn limits() -> ConnectionLimits {
-    let links = u32::try_from(2 * LINKS_MAX).unwrap_or(u32::MAX);
-    ConnectionLimits::default()
-        .with_max_pending_incoming(Some(PENDING_MAX))
-        .with_max_pending_outgoing(Some(PENDING_MAX))
-        .with_max_established_incoming(Some(links))
-        .with_max_established_outgoing(Some(links))
-        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
+    /// What is to be reported next: one event as a rule, and before it runs what came meanwhile.
+    news: VecDeque<NetEvent>,
 }
 
 fn behaviour(key: &identity::Keypair, with_mdns: bool) -> Result<Behaviour, std::io::Error> {
-    let config = identify::Config::new(IDENTIFY.to_owned(), key.public())
-        .with_agent_version("starling".to_owned());
     let local = key.public().to_peer_id();
     let mdns = with_mdns
         .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local))
         .transpose()?;
     Ok(Behaviour {
-        limits: connection_limits::Behaviour::new(limits()),
-        identify: identify::Behaviour::new(config),
+        door: Door::default(),
         ping: ping::Behaviour::default(),
         mdns: Toggle::from(mdns),
         stream: libp2p_stream::Behaviour::new(),
@@ -108,13 +103,17 @@ pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
     let with_mdns = options.mdns;
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(
-            tcp::Config::new().nodelay(true),
-            (tls::Config::new, noise::Config::new),
-            yamux::Config::default,
-        )
+        .with_tcp(tcp::Config::new().nodelay(true), (tls::Config::new, noise::Config::new), || {
+            let mut config = yamux::Config::default();
+            config.set_max_num_streams(usize::from(STREAMS_MAX));
+            config
+        })
         .map_err(|error| internal(&error.to_string()))?
-        .with_quic()
+        .with_quic_config(|mut config| {
+            config.max_concurrent_stream_limit = u32::from(STREAMS_MAX);
+            config.handshake_timeout = SET_UP;
+            config
+        })
         .with_dns()
         .map_err(|error| internal(&error.to_string()))?
         .with_behaviour(|key| Ok(behaviour(key, with_mdns)?))
@@ -122,54 +121,79 @@ pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
         .with_swarm_config(|config| {
             let dials =
                 std::num::NonZeroU8::new(DIALS_PER_PEER).unwrap_or(std::num::NonZeroU8::MIN);
-            config.with_idle_connection_timeout(IDLE).with_dial_concurrency_factor(dials)
+            config
+                .with_idle_connection_timeout(IDLE)
+                .with_dial_concurrency_factor(dials)
+                .with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
         })
+        .with_connection_timeout(SET_UP)
         .build();
-    let (listening, connections) = (BTreeSet::new(), BTreeMap::new());
-    let mut built = Built { swarm, listening, connections, connected: Connected::default() };
-    for text in &options.listen {
-        built.listen(text).await?;
-    }
+    let mut built = Built {
+        swarm,
+        listening: BTreeSet::new(),
+        connections: BTreeMap::new(),
+        connected: Connected::default(),
+        news: VecDeque::new(),
+    };
+    built.listen(&options.listen).await?;
     Ok(built)
 }
 
+fn busy(text: &str, reason: &str) -> Failure {
+    let message = format!(
+        "cannot listen at {text}: {reason}. Stop what uses it, or choose another in network.listen"
+    );
+    Failure::new(Code::Unavailable, message)
+}
+
 impl Built {
-    async fn listen(&mut self, text: &str) -> Result<(), Failure> {
-        let expected = "expected one like /ip4/0.0.0.0/tcp/4001";
-        let address: Multiaddr = text.parse().map_err(|error| {
-            let message = format!("network.listen: `{text}` is no address ({error}): {expected}");
-            Failure::new(Code::Config, message)
-        })?;
-        let busy = |reason: String| {
-            let message = format!(
-                "cannot listen at {text}: {reason}. Stop what uses it, or choose another in \
-                 network.listen"
-            );
-            Failure::new(Code::Unavailable, message)
-        };
-        taken(&address).map_err(busy)?;
-        let listener = self.swarm.listen_on(address).map_err(|error| match error {
-            TransportError::MultiaddrNotSupported(_) => {
+    /// Listens at all of them and waits until each has an address. What else happens meanwhile is
+    /// kept for whoever runs the swarm.
+    async fn listen(&mut self, texts: &[String]) -> Result<(), Failure> {
+        let mut addresses = Vec::with_capacity(texts.len());
+        for text in texts {
+            let address = text.parse().map_err(|error| {
                 let message =
-                    format!("network.listen: `{text}` is neither TCP nor QUIC: {expected}");
+                    format!("network.listen: `{text}` is no address ({error}): {EXPECTED}");
                 Failure::new(Code::Config, message)
-            }
-            TransportError::Other(error) => busy(error.to_string()),
-        })?;
-        loop {
+            })?;
+            // All before the first: what we hold ourselves is not taken.
+            port::probe(&address).map_err(|reason| busy(text, &reason))?;
+            addresses.push((text, address));
+        }
+        let mut awaited = Vec::with_capacity(texts.len());
+        for (text, address) in addresses {
+            awaited.push((self.listener(text, address)?, text));
+        }
+        while !awaited.is_empty() && self.news.len() < EARLY_MAX {
             match self.swarm.select_next_some().await {
-                SwarmEvent::NewListenAddr { listener_id, address } if listener_id == listener => {
+                // Of a listener at all interfaces this is one of several.
+                SwarmEvent::NewListenAddr { listener_id, address } => {
                     self.listening.insert(address);
-                    return Ok(());
+                    awaited.retain(|(id, _)| *id != listener_id);
                 }
-                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
-                    if listener_id == listener =>
-                {
-                    return Err(busy(error.to_string()));
+                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. } => {
+                    if let Some((_, text)) = awaited.iter().find(|(id, _)| *id == listener_id) {
+                        return Err(busy(text, &error.to_string()));
+                    }
                 }
-                _ => {}
+                event => self.translate(event),
             }
         }
+        let addresses = advertised(self.listening.iter());
+        self.news.push_front(NetEvent::Listening(addresses));
+        Ok(())
+    }
+
+    fn listener(&mut self, text: &str, address: Multiaddr) -> Result<ListenerId, Failure> {
+        self.swarm.listen_on(address).map_err(|error| match error {
+            TransportError::MultiaddrNotSupported(_) => {
+                let message =
+                    format!("network.listen: `{text}` is neither TCP nor QUIC: {EXPECTED}");
+                Failure::new(Code::Config, message)
+            }
+            TransportError::Other(error) => busy(text, &error.to_string()),
+        })
     }
 
     pub(super) fn control(&self) -> libp2p_stream::Control {
@@ -184,19 +208,21 @@ impl Built {
     pub(super) async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
-        events: mpsc::Sender<NetEvent>,
+        events: mpsc::Sender<Reported>,
     ) {
-        let mut next = Some(NetEvent::Listening(advertised(self.listening.iter())));
         loop {
-            if let Some(event) = next.take()
-                && events.send(event).await.is_err()
-            {
-                return;
+            while let Some(event) = self.news.pop_front() {
+                if events.send((event, None)).await.is_err() {
+                    return;
+                }
             }
             tokio::select! {
-                event = self.swarm.select_next_some() => next = self.translate(event),
+                event = self.swarm.select_next_some() => self.translate(event),
                 command = commands.recv() => match command {
-                    Some(command) => next = self.obey(command),
+                    Some(command) => {
+                        let news = self.obey(command);
+                        self.news.extend(news);
+                    }
                     None => return,
                 },
             }
@@ -268,8 +294,8 @@ impl Built {
         news
     }
 
-    fn translate(&mut self, event: SwarmEvent<BehaviourEvent>) -> Option<NetEvent> {
-        match event {
+    fn translate(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        let news = match event {
             SwarmEvent::NewListenAddr { address, .. } => {
                 self.listening.insert(address);
                 Some(NetEvent::Listening(advertised(self.listening.iter())))
@@ -288,15 +314,34 @@ impl Built {
                 Some(NetEvent::DialFailed(peer_id.and_then(node_id), plain(&error)))
             }
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
-                // One at a time is enough: the others are announced again.
-                found.into_iter().find_map(|(peer, address)| {
-                    let id = node_id(peer)?;
-                    Some(NetEvent::Discovered(Hint { id, addresses: vec![address.to_string()] }))
-                })
+                self.news.extend(by_node(found).map(NetEvent::Discovered));
+                None
             }
             _ => None,
+        };
+        self.news.extend(news);
+    }
+}
+
+/// What a local network was heard to say, for each node together. Those beyond the bounds are
+/// announced again.
+fn by_node(found: Vec<(PeerId, Multiaddr)>) -> impl Iterator<Item = Hint> {
+    let mut nodes: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
+    for (peer, mut address) in found {
+        let Some(id) = node_id(peer) else { continue };
+        if nodes.len() >= DISCOVERED_MAX && !nodes.contains_key(&id) {
+            continue;
+        }
+        // A hint names its node once.
+        if let Some(Protocol::P2p(_)) = address.iter().last() {
+            address.pop();
+        }
+        let (known, address) = (nodes.entry(id).or_default(), address.to_string());
+        if known.len() < ADDRESSES_MAX && address.len() <= ADDRESS_BYTES_MAX {
+            known.push(address);
         }
     }
+    nodes.into_iter().map(|(id, addresses)| Hint { id, addresses })
 }
 
 /// Which addresses were tried, each with the innermost cause: libp2p wraps it in all its layers.
@@ -322,25 +367,10 @@ fn innermost(error: &dyn std::error::Error) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether another process of this user listens there. libp2p shares ports for the sake of hole
-/// punching, so two nodes with one port would both start, and each get half of the connections.
-fn taken(address: &Multiaddr) -> Result<(), String> {
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next() {
-        Some(Protocol::Ip4(ip)) => ip.into(),
-        Some(Protocol::Ip6(ip)) => ip.into(),
-        _ => return Ok(()),
-    };
-    match parts.next() {
-        Some(Protocol::Tcp(port)) if port != 0 => {
-            std::net::TcpListener::bind((ip, port)).map(drop).map_err(|error| error.to_string())
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use starling_protocol::id::Keypair;
+
     use super::*;
 
     #[test]
@@ -351,5 +381,23 @@ mod tests {
         let error = TransportError::Other(std::io::Error::other(layers));
         let error = DialError::Transport(vec![(address, error)]);
         assert_eq!(plain(&error), "/ip4/127.0.0.1/tcp/1: Connection refused (os error 111)");
+    }
+
+    #[test]
+    fn all_that_is_heard_at_once_is_reported_by_node() {
+        let heard = |seed: u8, port: u16| {
+            let node = Keypair::from_seed(&[seed; 32]).id();
+            let address = format!("/ip4/192.0.2.{seed}/tcp/{port}/p2p/{node}");
+            (peer_id(node).expect("a key"), address.parse().expect("an address"))
+        };
+        let one: Vec<_> = (1..=2).map(|port| heard(1, port)).collect();
+        let many = (2..=255).map(|seed| heard(seed, 1));
+        let long = (3..=50).map(|port| heard(1, port));
+        let hints: Vec<Hint> = by_node(one.into_iter().chain(many).chain(long).collect()).collect();
+        assert_eq!(hints.len(), DISCOVERED_MAX);
+        let first = Keypair::from_seed(&[1; 32]).id();
+        let first = hints.iter().find(|hint| hint.id == first).expect("heard first");
+        assert_eq!(first.addresses.len(), ADDRESSES_MAX);
+        assert_eq!(first.addresses[..2], ["/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.1/tcp/2"]);
     }
 }

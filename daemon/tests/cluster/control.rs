@@ -1,12 +1,12 @@
 //! What an operator asks of a running node, and what it makes of its configuration.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, chown};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::Value;
 
 use crate::harness::{
@@ -65,7 +65,10 @@ fn a_banned_peer_is_gone_until_it_is_unbanned() {
     let first = home.run();
     first.wait_peers(1);
     second.wait_peers(1);
-    assert_eq!(asked(&first, "limits", &[])["limits"][7]["used"], 1);
+    let limits = asked(&first, "limits", &[]);
+    let bans =
+        limits["limits"].as_array().expect("a list").iter().find(|row| row["name"] == "bans");
+    assert_eq!(bans.map(|row| whole(row, "used")), Some(1), "{limits}");
 
     assert_eq!(asked(&first, "unban", &[&banned])["banned"], false);
     first.event("peer.unbanned");
@@ -351,4 +354,25 @@ fn completions_and_pages_are_of_every_command() {
         assert!(text.out.contains("checkpoint") && text.out.contains("state-dir"), "{shell}");
     }
     assert_eq!(call(starling().args(["completions", "elvish"])).code, Some(64));
+}
+
+#[test]
+fn a_lack_of_descriptors_delays_an_answer_and_ends_nothing() {
+    let folder = folder();
+    let daemon = flock(folder.path(), 1, &[]).pop().expect("one");
+    let limit = |limit: Rlimit| {
+        prlimit(Some(daemon.pid()), Resource::Nofile, limit).expect("a child can be limited")
+    };
+    let most = getrlimit(Resource::Nofile).maximum;
+    let before = limit(Rlimit { current: Some(3), maximum: most });
+    let mut client = UnixStream::connect(daemon.home.path("control.sock")).expect("it listens");
+    client.set_read_timeout(Some(PATIENCE)).expect("set");
+    client.write_all(b"{\"command\":\"status\"}\n").expect("queued");
+    let mark = daemon.mark();
+    daemon.event_after(mark, "round.completed", |_| true);
+    limit(before);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("{\"node\":"), "{answer}");
+    daemon.stop();
 }

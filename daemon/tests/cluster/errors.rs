@@ -6,6 +6,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::harness::{
     Home, Outcome, PATIENCE, binary, call, digits, flock, folder, number, starling, wait_for,
     whole, write_file,
@@ -21,21 +23,40 @@ fn made(folder: &Path, name: &str) -> Home {
     home
 }
 
-/// It ended with this code, and the last line says why; no other line but events.
+/// It ended with this code, and one line says why.
 #[track_caller]
 fn assert_fails(outcome: &Outcome, code: i32, parts: &[&str]) {
     assert_eq!(outcome.code, Some(code), "{}", outcome.err);
     assert_eq!(outcome.out, "");
-    let (last, before) = {
-        let mut lines: Vec<&str> = outcome.err.lines().collect();
-        (lines.pop().expect("a line"), lines)
-    };
-    assert!(last.starts_with("starling: "), "{}", outcome.err);
-    assert!(before.iter().all(|line| line.starts_with("{\"ts\":")), "{}", outcome.err);
-    for part in parts {
-        assert!(last.contains(part), "`{part}` is not in: {last}");
+    assert!(outcome.err.starts_with("starling: "), "{}", outcome.err);
+    assert_eq!(outcome.err.lines().count(), 1, "{}", outcome.err);
+    assert_tells(&outcome.err, parts);
+}
+
+/// A daemon did not come up: all its lines are events, and the last says why.
+#[track_caller]
+fn assert_does_not_run(outcome: &Outcome, code: i32, parts: &[&str]) -> Value {
+    assert_eq!(outcome.code, Some(code), "{}", outcome.err);
+    assert_eq!(outcome.out, "");
+    let parse = |line: &str| serde_json::from_str::<Value>(line);
+    let events: Result<Vec<Value>, _> = outcome.err.lines().map(parse).collect();
+    let events = events.unwrap_or_else(|error| panic!("{error}: {}", outcome.err));
+    for (event, seq) in events.iter().zip(1..) {
+        assert_eq!(whole(event, "seq"), seq, "{event}");
     }
-    assert!(!outcome.err.contains("panic"), "{}", outcome.err);
+    let last = events.last().expect("a line").clone();
+    assert_eq!((&last["event"], &last["severity"]), (&"daemon.failed".into(), &"ERROR".into()));
+    assert_eq!(last["exit_code"], code);
+    assert_tells(last["reason"].as_str().expect("text"), parts);
+    last
+}
+
+#[track_caller]
+fn assert_tells(told: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(told.contains(part), "`{part}` is not in: {told}");
+    }
+    assert!(!told.contains("panic"), "{told}");
 }
 
 #[test]
@@ -77,13 +98,17 @@ fn a_port_that_is_taken_is_69() {
     let address = format!("/ip4/127.0.0.1/tcp/{port}");
     let listen = ["--listen", &address, "--set", "network.mdns=false"];
     home.ok("init", &[&digits("1/3")[..], &listen].concat());
-    assert_fails(&home.refused_run(), 69, &["cannot listen at", &address, "network.listen"]);
+    assert_does_not_run(&home.refused_run(), 69, &["cannot listen at", &address, "network.listen"]);
     drop(taken);
     let running = home.run();
     // Two nodes on one port would both start, and each get half of the connections.
     let other = Home::new(folder.path(), "other");
     other.ok("init", &[&digits("1/3")[..], &listen].concat());
-    assert_fails(&other.refused_run(), 69, &["cannot listen at", &address, "network.listen"]);
+    assert_does_not_run(
+        &other.refused_run(),
+        69,
+        &["cannot listen at", &address, "network.listen"],
+    );
     running.stop();
 }
 
@@ -101,9 +126,9 @@ fn data_that_is_missing_or_wrong_is_66() {
     assert_fails(&home.call("init", &options[..2]), 66, &[name, "label"]);
     home.ok("init", &options);
     write_file(&table, "a,c,y\n1,2,yes\n3,4,no\n");
-    assert_fails(&home.refused_run(), 66, &[name, "a, b, in this order"]);
+    assert_does_not_run(&home.refused_run(), 66, &[name, "a, b, in this order"]);
     fs::remove_file(&table).expect("removed");
-    assert_fails(&home.refused_run(), 66, &["cannot read the data", name]);
+    assert_does_not_run(&home.refused_run(), 66, &["cannot read the data", name]);
 }
 
 #[test]
@@ -115,20 +140,21 @@ fn configuration_errors_are_78_with_their_places() {
     write_file(&file, "[training]\nsteps_per_rond = 8\n");
     let place_and_key = format!("{place}:2: training.steps_per_rond");
     let suggestion = "did you mean `steps_per_round`?";
-    assert_fails(&home.refused_run(), 78, &[&place_and_key, suggestion]);
+    assert_does_not_run(&home.refused_run(), 78, &[&place_and_key, suggestion]);
 
     write_file(&file, "[training]\nsteps_per_rond = 8\n\n[log]\nformat = \"xml\"\n[net]\n");
     let outcome = call(home.command("run", &[]).env("STARLING_RESOURCES_NICE", "77"));
-    assert_eq!(outcome.code, Some(78));
-    let lines: Vec<&str> = outcome.err.lines().collect();
-    assert_eq!(lines.len(), 4, "{}", outcome.err);
+    let first = format!("{place}:2: training.steps_per_rond: found an unknown key");
+    let told = assert_does_not_run(&outcome, 78, &[&first]);
+    let others: Vec<&str> =
+        told["problems"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
     let starts = [
-        format!("starling: {place}:2: training.steps_per_rond: found an unknown key"),
         format!("{place}:5: log.format: found the text \"xml\""),
         format!("{place}:6: net: found an unknown section"),
         "environment: STARLING_RESOURCES_NICE: found".to_owned(),
     ];
-    for (line, start) in lines.iter().zip(&starts) {
+    assert_eq!(others.len(), starts.len(), "{told}");
+    for (line, start) in others.iter().zip(&starts) {
         assert!(line.starts_with(start), "{line}");
     }
 
@@ -138,7 +164,12 @@ fn configuration_errors_are_78_with_their_places() {
     assert!(checked.out.contains("\nok    key: "), "{}", checked.out);
     let absent = folder.path().join("absent.toml");
     let absent = absent.to_str().expect("UTF-8");
-    assert_fails(&home.call("run", &["--config", absent]), 78, &["cannot read", absent]);
+    let outcome = home.call("run", &["--config", absent]);
+    assert_does_not_run(&outcome, 78, &["cannot read", absent]);
+
+    // Lines for people stay such.
+    write_file(&file, "[log]\nformat = \"text\"\n");
+    assert_fails(&home.refused_run(), 66, &["no data: set data.source"]);
 }
 
 #[test]
@@ -162,13 +193,19 @@ fn a_codec_that_the_network_does_not_allow_is_78() {
 fn a_state_directory_that_is_none_is_78() {
     let folder = folder();
     let absent = Home::new(folder.path(), "absent");
-    for command in ["run", "status", "invite", "check"] {
-        assert_fails(&absent.call(command, &[]), 78, &["no state directory", "starling init"]);
+    let parts = ["no state directory", "starling init"];
+    for command in ["status", "invite", "check"] {
+        assert_fails(&absent.call(command, &[]), 78, &parts);
     }
+    assert_does_not_run(&absent.refused_run(), 78, &parts);
     assert!(!absent.0.exists());
     let strange = Home::new(folder.path(), "strange");
     strange.ok("init", &[]);
-    assert_fails(&strange.refused_run(), 78, &["belongs to no network", "starling join TICKET"]);
+    assert_does_not_run(
+        &strange.refused_run(),
+        78,
+        &["belongs to no network", "starling join TICKET"],
+    );
 }
 
 #[test]
@@ -176,7 +213,7 @@ fn an_empty_state_directory_is_78() {
     let folder = folder();
     let home = Home::new(folder.path(), "empty");
     fs::create_dir(&home.0).expect("made");
-    assert_fails(&home.refused_run(), 78, &["starling init"]);
+    assert_does_not_run(&home.refused_run(), 78, &["starling init"]);
 }
 
 #[test]
@@ -209,13 +246,13 @@ fn a_key_that_others_can_read_is_77() {
     let name = key.to_str().expect("UTF-8");
     fs::set_permissions(&key, Permissions::from_mode(0o644)).expect("set");
     let parts = [name, "mode 0644", "chmod 600"];
-    assert_fails(&home.refused_run(), 77, &parts);
+    assert_does_not_run(&home.refused_run(), 77, &parts);
     fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("set");
     home.run().stop();
     write_file(&key, [7; 31]);
-    assert_fails(&home.refused_run(), 77, &[name, "31 bytes", "32"]);
+    assert_does_not_run(&home.refused_run(), 77, &[name, "31 bytes", "32"]);
     fs::remove_file(&key).expect("removed");
-    assert_fails(&home.refused_run(), 77, &[name, "no key"]);
+    assert_does_not_run(&home.refused_run(), 77, &[name, "no key"]);
     assert!(!key.exists(), "a lost key is not replaced in silence");
 }
 
@@ -226,7 +263,7 @@ fn a_second_daemon_on_one_directory_is_75() {
     let place = home.0.to_str().expect("UTF-8");
     let daemon = home.run();
     let parts = ["another starling runs on", place];
-    assert_fails(&home.refused_run(), 75, &parts);
+    assert_does_not_run(&home.refused_run(), 75, &parts);
     assert_fails(&home.call("join", &[&daemon.ticket(1)]), 75, &parts);
     daemon.status("the first undisturbed", |_| true);
     assert_eq!(daemon.stop().last().map(|last| whole(last, "boot")), Some(1));
@@ -257,18 +294,22 @@ fn a_member_of_another_network_is_77() {
     let chain = member.read("membership");
 
     write_file(&member.path("membership"), b"");
-    assert_fails(&member.refused_run(), 77, &["no member of network", "ticket"]);
+    assert_does_not_run(&member.refused_run(), 77, &["no member of network", "ticket"]);
     write_file(&member.path("membership"), &chain[..chain.len() - 1]);
-    assert_fails(&member.refused_run(), 65, &["membership is damaged"]);
+    assert_does_not_run(&member.refused_run(), 65, &["membership is damaged"]);
     write_file(&member.path("membership"), &chain);
 
     // Whoever changes a number describes another network.
     let other = description.replace("rate = 0.15", "rate = 0.25");
     assert_ne!(other, description);
     write_file(&member.path("network.toml"), other);
-    assert_fails(&member.refused_run(), 77, &["no member of network", "certificate", "ticket"]);
+    assert_does_not_run(
+        &member.refused_run(),
+        77,
+        &["no member of network", "certificate", "ticket"],
+    );
     write_file(&member.path("network.toml"), "version = 1\n");
-    assert_fails(&member.refused_run(), 78, &["network.toml"]);
+    assert_does_not_run(&member.refused_run(), 78, &["network.toml"]);
     write_file(&member.path("network.toml"), description);
     member.run().stop();
 }
@@ -304,9 +345,8 @@ fn a_place_that_cannot_be_written_is_74_or_77() {
     assert_fails(&as_reader("init", &inner), 77, &["cannot create", name]);
     let lock = closed.path("lock");
     let lock = lock.to_str().expect("UTF-8");
-    for command in ["init", "run"] {
-        assert_fails(&as_reader(command, &closed), 77, &["cannot open", lock]);
-    }
+    assert_fails(&as_reader("init", &closed), 77, &["cannot open", lock]);
+    assert_does_not_run(&as_reader("run", &closed), 77, &["cannot open", lock]);
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("set");
 
     // A place of one's own is all it takes.
@@ -316,6 +356,20 @@ fn a_place_that_cannot_be_written_is_74_or_77() {
         chown(&own.0, Some(NOBODY), Some(NOBODY)).expect("given away");
     }
     assert_eq!(as_reader("init", &own).code, Some(0));
+
+    // A checkpoint that may not be read is not a damaged one.
+    let learnt = made(folder.path(), "learnt");
+    learnt.run().stop();
+    let name = "checkpoints/ckpt-0000000000000001";
+    fs::set_permissions(learnt.path(name), Permissions::from_mode(0o000)).expect("set");
+    if rustix::process::geteuid().is_root() {
+        let names = [vec![".".to_owned()], learnt.files(".")].concat();
+        for name in names {
+            chown(learnt.path(&name), Some(NOBODY), Some(NOBODY)).expect("given away");
+        }
+    }
+    assert_does_not_run(&as_reader("run", &learnt), 77, &["cannot read", name]);
+    assert!(learnt.path(name).exists() && learnt.files("bad").is_empty());
 }
 
 #[test]

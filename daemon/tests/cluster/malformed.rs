@@ -29,11 +29,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TIME_MAX: Duration = Duration::from_secs(180);
 
 /// The node that is flooded.
-struct Target {
-    node: NodeId,
-    network: NetworkId,
-    boot: u64,
-    address: Multiaddr,
+pub struct Target {
+    pub node: NodeId,
+    pub network: NetworkId,
+    pub boot: u64,
+    pub address: Multiaddr,
+}
+
+/// What it takes to send frames to a node.
+pub fn target(daemon: &Daemon) -> Target {
+    let status = daemon.status("an answer", |_| true);
+    let network = status["network"].as_str().expect("an id");
+    let network = HEXLOWER.decode(network.as_bytes()).expect("hex");
+    Target {
+        node: status["node"].as_str().expect("an id").parse().expect("a node id"),
+        network: NetworkId(network.try_into().expect("32 bytes")),
+        boot: whole(&status, "boot"),
+        address: format!("/ip4/127.0.0.1/tcp/{}", daemon.address().port()).parse().expect("valid"),
+    }
 }
 
 /// What a stream is filled with.
@@ -64,7 +77,7 @@ fn batch(flood: Flood, key: &Keypair, target: &Target) -> Vec<u8> {
     frame.repeat(BATCH)
 }
 
-fn swarm(key: &Keypair) -> Swarm<Behaviour> {
+pub fn swarm(key: &Keypair) -> Swarm<Behaviour> {
     let key = identity::Keypair::ed25519_from_bytes(*key.to_seed()).expect("a seed");
     SwarmBuilder::with_existing_identity(key)
         .with_tokio()
@@ -139,15 +152,7 @@ fn a_million_malformed_frames_are_a_few_lines_and_no_harm() {
     daemons[0].wait_exchanges(20);
     let daemon = &daemons[0];
     let before = daemon.memory_kb("VmRSS");
-    let status = daemon.status("an answer", |_| true);
-    let network = status["network"].as_str().expect("an id");
-    let network = HEXLOWER.decode(network.as_bytes()).expect("hex");
-    let target = Target {
-        node: status["node"].as_str().expect("an id").parse().expect("a node id"),
-        network: NetworkId(network.try_into().expect("32 bytes")),
-        boot: whole(&status, "boot"),
-        address: format!("/ip4/127.0.0.1/tcp/{}", daemon.address().port()).parse().expect("valid"),
-    };
+    let target = target(daemon);
     let peers = [(Flood::Noise, 41), (Flood::Stray, 42), (Flood::Replay, 43)]
         .map(|(flood, seed)| (flood, Keypair::from_seed(&[seed; 32])));
 

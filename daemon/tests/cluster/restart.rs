@@ -182,7 +182,8 @@ fn without_any_readable_checkpoint_it_ends_and_keeps_them_all() {
     let outcome = home.refused_run();
     assert_eq!(outcome.code, Some(65), "{}", outcome.err);
     let last = outcome.err.lines().last().expect("a line");
-    assert!(last.starts_with("starling: no checkpoint in "), "{last}");
+    assert!(last.contains("\"event\":\"daemon.failed\""), "{last}");
+    assert!(last.contains("\"reason\":\"no checkpoint in "), "{last}");
     assert_eq!(outcome.err.matches("\"event\":\"checkpoint.corrupt\"").count(), 3);
     assert_eq!(home.files("checkpoints"), [""; 0]);
     for (generation, bytes) in ages.keys().zip(&damaged) {

@@ -344,6 +344,10 @@ impl Flock {
                 return Err(Failure::new(Code::Internal, message));
             }
         };
+        if event.get("event").and_then(Value::as_str) == Some("daemon.failed") {
+            let reason = event.get("reason").and_then(Value::as_str).unwrap_or_default();
+            return Err(Failure::new(Code::Internal, format!("node {}: {reason}", index + 1)));
+        }
         Ok(self.take_note(index, &event))
     }
 
@@ -427,7 +431,7 @@ impl Flock {
     fn served(&self, node: &NodeView) -> Result<Option<Vec<f32>>, Failure> {
         let store = Store::open(&node.directory)?;
         let network: Network = setup::network(&store)?;
-        let loaded = setup::restore(&store, &network)?;
+        let loaded = setup::look_at_checkpoints(&store, &network)?;
         Ok(loaded.newest.map(|(_, (_, vectors))| vectors.served))
     }
 

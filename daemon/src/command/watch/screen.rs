@@ -203,7 +203,7 @@ mod tests {
             let progress = f64::from(second) / 60.0;
             let status = json!({
                 "node": "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X",
-                "network": "n", "phase": "training", "round": second, "age": second * 4,
+                "network": "n", "phase": "train", "round": second, "age": second * 4,
                 "age_max": 1600.0, "loss": 2.0 * (1.0 - progress), "cross_accuracy": progress,
                 "consensus": 0.125, "accepted": second, "rejected": 2, "failed": 1,
                 "sent_bytes": second * 20_000, "received_bytes": second * 1500, "uptime_s": 3671.5,
@@ -233,7 +233,7 @@ mod tests {
         let whole = lines.join("\n");
         let expected = [
             "starling  …1Nft9HyQ6X  network n",
-            "training, round 59, age 236 of 1600, up 1h 1m 11s",
+            "train, round 59, age 236 of 1600, up 1h 1m 11s",
             "all is well",
             "loss: 0.033",
             "accuracy, scored by peers: 98.3 %",

@@ -163,7 +163,7 @@ mod tests {
 
     fn answers(changes: &Value) -> Result<Answers, Failure> {
         let mut status = json!({
-            "phase": "training", "round": 10, "rounds": 5, "loss": 0.5, "cross_accuracy": 0.9,
+            "phase": "train", "round": 10, "rounds": 5, "loss": 0.5, "cross_accuracy": 0.9,
             "accepted": 3, "sent_bytes": 1000, "received_bytes": 500, "degraded": false,
             "peers": [{"id": "12D3KooWsomepeerAAAA", "age": 1.0, "round": 9}],
         });
