@@ -9,6 +9,7 @@
 mod error;
 mod load;
 pub mod network_toml;
+pub mod profile;
 mod render;
 pub mod scenario;
 mod settings;

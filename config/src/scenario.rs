@@ -19,63 +19,13 @@ use starling_node::sim::{Attack, Churn, Partition, Sabotage, Scenario, founder};
 use starling_node::spec::{FeatureSpec, Membership, Network, NetworkSpec, TrainingSpec};
 use starling_protocol::limits::VIEW_MAX;
 
+use crate::profile::Profile;
+
 pub use self::faults::FAULTS;
 pub use self::library::LIBRARY;
 
 /// Most nodes of a simulation.
 pub const NODES_MAX: usize = 20_000;
-
-/// How nodes mix.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Profile {
-    /// Members are known: full momentum, gate, clip and direction filter.
-    #[default]
-    Closed,
-    /// Collusion is suspected: pulls six models a round, mixes their neighbourhoods and trims; no
-    /// momentum, three times the bytes.
-    Paranoid,
-    /// Anyone may join: less momentum, so that a small common bias is not amplified.
-    Safe,
-    /// A control without any defence: plain pair mean with momentum.
-    MeanOnly,
-}
-
-impl Profile {
-    /// The rule of this profile.
-    #[must_use]
-    pub fn rule(self) -> Rule {
-        let usual = Rule::default();
-        match self {
-            Self::Closed => usual,
-            Self::Safe => {
-                let outer = usual.outer.map(|mut outer| {
-                    (outer.momentum, outer.rate) = (0.5, 1.0);
-                    outer
-                });
-                Rule { outer, ..usual }
-            }
-            Self::Paranoid => Rule { outer: None, pull: 6, trim: 2, ..usual },
-            Self::MeanOnly => Rule { gate: false, filter: false, ages: false, ..usual },
-        }
-    }
-}
-
-impl core::str::FromStr for Profile {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "closed" => Ok(Self::Closed),
-            "safe" => Ok(Self::Safe),
-            "paranoid" => Ok(Self::Paranoid),
-            "mean-only" => Ok(Self::MeanOnly),
-            _ => {
-                Err(format!("`{text}` is no profile: expected closed, safe, paranoid or mean-only"))
-            }
-        }
-    }
-}
 
 /// Hostile nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

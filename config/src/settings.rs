@@ -22,7 +22,7 @@ impl Config {
         // The fields are public, so a caller may have put in what no file can.
         let interval = Duration::try_from_secs_f64(self.checkpoint_interval_s);
         Settings {
-            rule: Rule { codec: self.codec, ..default.rule },
+            rule: Rule { codec: self.codec, ..self.profile.rule() },
             steps_per_round: self.steps_per_round,
             round_period: Duration::from_millis(self.round_period_ms),
             start_peers: self.start_peers,
@@ -38,6 +38,7 @@ mod tests {
     use starling_learning::compress::Codec;
 
     use super::*;
+    use crate::profile::Profile;
 
     #[test]
     fn the_default_is_the_nodes_own() {
@@ -48,6 +49,7 @@ mod tests {
     fn every_setting_arrives() {
         let config = Config {
             codec: Codec::Int8,
+            profile: Profile::Paranoid,
             steps_per_round: 7,
             round_period_ms: 1500,
             start_peers: 3,
@@ -56,7 +58,7 @@ mod tests {
             ..Config::default()
         };
         let expected = Settings {
-            rule: Rule { codec: Codec::Int8, ..Rule::default() },
+            rule: Rule { codec: Codec::Int8, ..Profile::Paranoid.rule() },
             steps_per_round: 7,
             round_period: Duration::from_millis(1500),
             start_peers: 3,

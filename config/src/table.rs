@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use starling_learning::compress::Codec;
 use starling_learning::data::partition::Split;
 
+use crate::profile::Profile;
 use crate::values::{
     DataSource, Found, LogFormat, LogLevel, Part, Written, boolean, endpoint, is_address, is_peer,
-    line, list, parsed, path, socket, source, within,
+    line, list, parsed, path, profile, socket, source, within,
 };
 
 /// One key.
@@ -169,6 +170,12 @@ table! {
     /// The network must allow the codec.
     "gossip" "codec" => codec: Codec = Codec::Ref3,
     parsed, "fp32, bf16, int8, int6 or ref3", "int8";
+
+    /// How models are mixed. "closed" is for members who know each other, "safe" has less momentum
+    /// for networks that anyone may join, "paranoid" pulls six whole models a round and trims them,
+    /// for when members may collude: fifteen times the bytes. Each node may choose for itself.
+    "gossip" "profile" => profile: Profile = Profile::Closed,
+    profile, "closed, safe or paranoid", "safe";
 
     /// Time between checkpoints; what is learnt since the last one is lost in a crash.
     "storage" "checkpoint_interval_s" => checkpoint_interval_s: f64 = 60.0,

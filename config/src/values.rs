@@ -11,6 +11,8 @@ use starling_protocol::id::NodeId;
 use starling_protocol::limits::ADDRESS_BYTES_MAX;
 use toml::de::DeValue;
 
+use crate::profile::Profile;
+
 /// Characters of a value that an error repeats.
 const SHOWN_CHARS_MAX: usize = 64;
 
@@ -262,6 +264,15 @@ pub(crate) fn parsed<T: FromStr>(found: Found<'_>) -> Reading<T> {
     found.text().and_then(|text| text.parse().ok()).ok_or_else(|| found.to_string())
 }
 
+/// A profile that a real node may have.
+pub(crate) fn profile(found: Found<'_>) -> Reading<Profile> {
+    parsed(found).and_then(
+        |profile: Profile| {
+            if profile.defends() { Ok(profile) } else { Err(found.to_string()) }
+        },
+    )
+}
+
 /// A text of `length` characters that can be printed on one line.
 pub(crate) fn line(length: RangeInclusive<usize>) -> impl Fn(Found<'_>) -> Reading<String> {
     move |found| {
@@ -371,6 +382,7 @@ macro_rules! written {
 
 written!(quoted: String, DataSource, LogFormat, LogLevel, Part);
 written!(quoted: starling_learning::data::partition::Split, starling_learning::compress::Codec);
+written!(quoted: Profile);
 written!(str::to_owned: bool, u8, u32, u64, usize);
 
 impl Written for f64 {

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use starling_config::LogLevel;
-use starling_config::scenario::Profile;
+use starling_config::profile::Profile;
 use starling_learning::compress::Codec;
 use starling_learning::data::partition::Split;
+use starling_node::sim::Sabotage;
 
 /// Peer-to-peer learning: every node trains on its own data, and averages its model with its
 /// neighbours'. No server.
@@ -146,6 +147,9 @@ pub struct Demo {
     /// Codec of the models on the wire: ref3, int6, int8, bf16, fp32
     #[arg(long, default_value = "ref3")]
     pub codec: String,
+    /// How models are mixed: closed, safe, paranoid
+    #[arg(long, default_value = "closed")]
+    pub profile: String,
     /// Show all nodes on a page that only this machine can reach, and print its address
     #[arg(long)]
     pub dashboard: bool,
@@ -290,7 +294,11 @@ pub struct Simulate {
     /// Run the usual baselines on the same data as well
     #[arg(long)]
     pub compare: bool,
-    /// Draw accuracy, consensus and bytes over time
+    /// Break a promise on purpose, to see that it is found: replay, mean, stranger, ban, finite,
+    /// stall
+    #[arg(long, value_name = "PROMISE")]
+    pub sabotage: Option<Sabotage>,
+    /// Draw accuracy, consensus and bytes of the first seed over time
     #[arg(long, value_name = "OUT.svg")]
     pub plot: Option<PathBuf>,
     /// JSON lines; the last is the verdict

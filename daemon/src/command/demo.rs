@@ -173,6 +173,7 @@ fn verdict(
         "data": options.data,
         "split": options.split.to_string(),
         "codec": options.codec,
+        "profile": options.profile,
         "seconds": (seconds * 10.0).round() / 10.0,
         "rounds_mean": mean(|node| node.round as f64),
         "accuracy_mean": round(accuracies.iter().sum::<f64>() / count),

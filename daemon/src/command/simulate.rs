@@ -19,10 +19,14 @@ use crate::cli::Simulate;
 use crate::exit::{Code, Failure, say};
 use crate::memory;
 
-/// Networks smaller than this are run side by side, larger ones on all threads.
+/// Of networks smaller than this many seeds are run before their verdicts are shown, of larger ones
+/// as many as there are threads.
 const SIDE_BY_SIDE_BELOW: usize = 12;
-/// Runs side by side before their verdicts are shown.
 const BATCH: usize = 64;
+/// A network as large as this has all threads and the memory to itself.
+const ALONE_FROM: usize = 257;
+/// Most seeds of which each has its row for people.
+const ROWS_MAX: usize = 64;
 /// Baselines of `--compare`, and whether they get our outer step.
 const BASELINES: &[(LabRule, bool)] = &[
     (LabRule::Local, false),
@@ -47,73 +51,83 @@ pub fn run(options: &Simulate) -> Result<(), Failure> {
         say(format!("{}: {} {} nodes.", first.name, first.about, first.nodes));
     }
     let seeds: Vec<u64> = (first.seed..first.seed.saturating_add(options.seeds.max(1))).collect();
-    let plain = lab.is_none() && !options.compare;
-    if plain && seeds.len() > 1 && first.nodes < SIDE_BY_SIDE_BELOW {
-        return run_side_by_side(options, &seeds);
-    }
+    let batch = match first.nodes {
+        0..SIDE_BY_SIDE_BELOW => BATCH,
+        SIDE_BY_SIDE_BELOW..ALONE_FROM => rayon::current_num_threads(),
+        _ => 1,
+    };
+    let (began, alone) = (Instant::now(), seeds.len() == 1);
+    let few = seeds.len() <= ROWS_MAX;
     let mut verdicts = Vec::new();
-    for seed in seeds {
-        let scenario = read_scenario(options, Some(seed))?;
-        let world = World::new(&scenario)?;
-        let mut curve = Curve::new(scenario.steps, options.json);
-        let found = match lab {
-            Some(rule) => verdict::of_lab(&scenario, &world, rule, options.outer, options.rate),
-            None => fly(&scenario, &world, &mut curve),
-        };
-        if !options.json {
-            say(verdict::HEADING);
-        }
-        show(&found, options.json);
-        if let Some(path) = &options.plot {
-            curve.draw(path, &format!("{}, seed {seed}", scenario.name))?;
-        }
-        if options.compare {
-            for (rule, outer) in BASELINES {
-                let found = verdict::of_lab(&scenario, &world, *rule, *outer, options.rate);
-                show(&found, options.json);
+    for (index, batch) in seeds.chunks(batch).enumerate() {
+        let one = |place: usize, seed: u64| run_seed(options, lab, seed, alone, index + place == 0);
+        let runs: Result<Vec<Vec<Value>>, Failure> =
+            batch.par_iter().enumerate().map(|(place, seed)| one(place, *seed)).collect();
+        for rows in runs? {
+            if few && !options.json && (alone || verdicts.is_empty()) {
+                say(verdict::HEADING);
             }
+            if few || options.json {
+                rows.iter().for_each(|found| show(found, options.json, alone));
+            }
+            verdicts.extend(rows.into_iter().find(|found| found.get("baseline").is_none()));
         }
-        verdicts.push(found);
     }
-    if let Some(summary) = verdict::summary(&verdicts).filter(|_| !options.json) {
-        say(summary);
+    if !options.json && !alone {
+        let bad = verdicts.iter().filter(|found| violations(found) > 0).count();
+        let (count, seconds) = (seeds.len(), began.elapsed().as_secs_f64());
+        say(format!("{count} seeds in {seconds:.1} s, {bad} with violations"));
+        verdict::summary(&verdicts).into_iter().for_each(say);
     }
     judge(options, &verdicts)
 }
 
-/// Small networks, many of them: what is wanted is whether anything was violated.
-fn run_side_by_side(options: &Simulate, seeds: &[u64]) -> Result<(), Failure> {
-    let began = Instant::now();
-    let mut all = Vec::new();
-    for batch in seeds.chunks(BATCH) {
-        let one = |seed: &u64| -> Result<Value, Failure> {
-            let scenario = read_scenario(options, Some(*seed))?;
-            let before = (Instant::now(), memory::now());
-            let report = report(&scenario, &World::new(&scenario)?, |_, _| {});
-            Ok(verdict::of_starling(&scenario, &report, before))
-        };
-        let verdicts: Result<Vec<Value>, Failure> = batch.par_iter().map(one).collect();
-        for found in verdicts? {
-            if options.json {
-                show(&found, true);
+/// What one seed came to, and beside it the baselines if they are wanted. As lines for scripts ours
+/// is the last.
+fn run_seed(
+    options: &Simulate,
+    lab: Option<LabRule>,
+    seed: u64,
+    alone: bool,
+    first: bool,
+) -> Result<Vec<Value>, Failure> {
+    let scenario = read_scenario(options, Some(seed))?;
+    let world = World::new(&scenario)?;
+    let of_lab = |rule, outer| verdict::of_lab(&scenario, &world, rule, outer, options.rate);
+    let plot = options.plot.as_ref().filter(|_| first);
+    let mut rows = vec![match lab {
+        Some(rule) => of_lab(rule, options.outer),
+        None if alone || plot.is_some() => {
+            let mut curve = Curve::new(scenario.steps, options.json, !alone);
+            let found = fly(&scenario, &world, &mut curve);
+            if let Some(path) = plot {
+                curve.draw(path, &format!("{}, seed {seed}", scenario.name))?;
             }
-            all.push(found);
+            found
+        }
+        None => {
+            let before = (Instant::now(), memory::now());
+            verdict::of_starling(&scenario, &report(&scenario, &world, |_, _| {}), before)
+        }
+    }];
+    if options.compare {
+        for (rule, outer) in BASELINES {
+            let mut found = of_lab(*rule, *outer);
+            found["baseline"] = true.into();
+            rows.push(found);
         }
     }
-    if !options.json {
-        let bad = all.iter().filter(|found| violations(found) > 0).count();
-        let (count, seconds) = (seeds.len(), began.elapsed().as_secs_f64());
-        say(format!("{count} seeds in {seconds:.1} s, {bad} with violations"));
-        verdict::summary(&all).into_iter().for_each(say);
+    if options.json {
+        rows.rotate_left(1);
     }
-    judge(options, &all)
+    Ok(rows)
 }
 
 /// Before a long run, not after it.
 fn check_plot(options: &Simulate) -> Result<(), Failure> {
     let Some(path) = &options.plot else { return Ok(()) };
-    if options.seeds > 1 || options.rule != "starling" {
-        let message = "--plot draws one run of Starling: leave out --seeds and --rule";
+    if options.rule != "starling" {
+        let message = "--plot draws a run of Starling: leave out --rule";
         return Err(Failure::new(Code::Usage, message));
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -155,6 +169,7 @@ fn read_scenario(options: &Simulate, seed: Option<u64>) -> Result<ScenarioFile, 
     scenario.codec = given.codec.unwrap_or(scenario.codec);
     scenario.rate = given.rate.unwrap_or(scenario.rate);
     scenario.view_max = given.view.unwrap_or(scenario.view_max);
+    scenario.sabotage = given.sabotage.or(scenario.sabotage);
     scenario.check(name).map_err(usage)?;
     Ok(scenario)
 }
@@ -212,15 +227,15 @@ fn rounded(value: f64, digits: i32) -> f64 {
     (value * scale).round() / scale
 }
 
-fn show(found: &Value, json: bool) {
+fn show(found: &Value, json: bool, whole: bool) {
     if json {
         return say(found.to_string());
     }
     say(verdict::row(found));
-    for key in
-        ["wire_bytes_per_node_mean", "consensus", "honest_bans", "violations", "trace_digest"]
-    {
-        if let Some(value) = found.get(key) {
+    let keys =
+        ["wire_bytes_per_node_mean", "consensus", "honest_bans", "violations", "trace_digest"];
+    for key in keys.iter().filter(|_| whole) {
+        if let Some(value) = found.get(*key) {
             say(format!("  {key:28} {value}"));
         }
     }

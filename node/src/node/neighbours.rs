@@ -16,7 +16,7 @@ use super::{Node, Output};
 const LINKS_KEPT_PER_MEMBER: f64 = 2.5;
 /// One beat in so many goes to all links, the others to the view: idle traffic must not grow with
 /// the number of views that hold us.
-const BEATS_TO_ALL: u64 = 12;
+const BEATS_TO_ALL: u64 = 16;
 /// A step that takes so many times what all were last told, or what they were told so many times
 /// it, goes to all at the next beat: time-outs of whoever draws us follow from it.
 const PACE_CHANGE: u64 = 2;

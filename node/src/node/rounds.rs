@@ -32,6 +32,8 @@ const HOLD_PERIOD: Duration = Duration::from_millis(100);
 /// node that was away is far from everyone, by its own fault. Who asks us gains nothing by it.
 const CATCHING_UP_MERGES: u64 = 3;
 const CATCHING_UP_FACTOR: f64 = 4.0;
+/// Between two `train.diverged` lines.
+const DIVERGED_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two `round.completed` lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -78,6 +80,7 @@ pub struct Counters {
     pub round_times: Durations,
     reported_rounds: u64,
     reported_at: Time,
+    diverged_at: Time,
     round_begun: Time,
     silent_rounds: u64,
     rejected_in_a_row: u32,
@@ -543,7 +546,10 @@ impl Node {
         counters.round_time = self.now.since(counters.round_begun);
         counters.round_times.observe(counters.round_time);
         let round = self.standing.round;
-        if diverged {
+        // Training that begins to diverge may do so in every round.
+        let silent = self.now.since(self.counters.diverged_at) >= DIVERGED_INTERVAL;
+        if diverged && (silent || self.counters.diverged_at == Time::ZERO) {
+            self.counters.diverged_at = self.now;
             self.event(Event::TrainDiverged { round });
         }
         self.token_rounds += 1.0;

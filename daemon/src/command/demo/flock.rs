@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use starling_config::load;
+use starling_config::profile::Profile;
 use starling_learning::compress::Codec;
 use starling_learning::data::Shard;
 use starling_learning::data::partition::partition;
@@ -70,6 +71,11 @@ impl Plan {
             }
         };
         options.codec.parse::<Codec>().map_err(|error| Failure::new(Code::Usage, error))?;
+        let profile: Result<Profile, String> = options.profile.parse();
+        if !profile.is_ok_and(Profile::defends) {
+            let message = format!("--profile {}: use closed, safe or paranoid", options.profile);
+            return Err(Failure::new(Code::Usage, message));
+        }
         let source = [("data.source".to_owned(), options.data.clone())];
         let config = load("demo", "", &[], &source)
             .map_err(|errors| Failure::new(Code::Usage, errors.to_string()))?;
@@ -109,6 +115,7 @@ impl Plan {
                 set("training.start_peers", start_peers.to_string()),
                 set("data.split_seed", options.seed.to_string()),
                 set("gossip.codec", options.codec.clone()),
+                set("gossip.profile", options.profile.clone()),
                 set("storage.checkpoint_interval_s", "2".into()),
                 set("log.format", "json".into()),
                 set("resources.nice", "10".into()),

@@ -45,13 +45,15 @@ pub(super) struct Curve {
     steps: f64,
     next_age: f64,
     json: bool,
+    quiet: bool,
     shown: Instant,
 }
 
 impl Curve {
-    pub(super) fn new(steps: u32, json: bool) -> Self {
+    /// Says nothing while it runs if it is `quiet`.
+    pub(super) fn new(steps: u32, json: bool, quiet: bool) -> Self {
         let (points, next_age) = (Vec::new(), 0.0);
-        Self { points, steps: f64::from(steps), next_age, json, shown: Instant::now() }
+        Self { points, steps: f64::from(steps), next_age, json, quiet, shown: Instant::now() }
     }
 
     /// Takes a look if it is time for one.
@@ -62,6 +64,7 @@ impl Curve {
             self.next_age = age + self.steps / LOOKS;
             self.look(now, age, simulation, test);
         } else if !self.json
+            && !self.quiet
             && std::io::stderr().is_terminal()
             && self.shown.elapsed().as_millis() > 500
         {
@@ -84,7 +87,9 @@ impl Curve {
             consensus: simulation.consensus(),
             payload: simulation.payload_mean(),
         };
-        self.show(&point);
+        if !self.quiet {
+            self.show(&point);
+        }
         self.points.push(point);
     }
 
