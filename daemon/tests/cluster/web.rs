@@ -22,9 +22,11 @@ use crate::restart::block;
 
 /// Longer than a daemon puts up with a slow client.
 const CUT_MAX: Duration = Duration::from_secs(10);
-const SERVE: &str = "serve.listen=127.0.0.1:0";
+/// Shows a node at a port of the system's choice.
+pub const SERVE: &str = "serve.listen=127.0.0.1:0";
 
-fn served(daemon: &Daemon) -> SocketAddr {
+/// Where it shows itself.
+pub fn served(daemon: &Daemon) -> SocketAddr {
     let started = daemon.event("serve.started");
     let url = started["address"].as_str().expect("a text");
     let address = url.strip_prefix("http://").and_then(|url| url.strip_suffix('/'));
@@ -48,7 +50,8 @@ fn send(address: SocketAddr, request: &str) -> (u16, String, String) {
     (code, head.to_lowercase(), body.to_owned())
 }
 
-fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
+/// Asks as a monitor does; the status code, the head and the body.
+pub fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
     send(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n"))
 }
 
@@ -58,13 +61,13 @@ fn json(address: SocketAddr, path: &str) -> (u16, Value) {
 }
 
 /// One sample of the metrics.
-fn metric(text: &str, name: &str) -> f64 {
+pub fn metric(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("starling_{name} ")));
     line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
 }
 
 /// Asks for events; a reader of their lines, after the head.
-fn follow(address: SocketAddr) -> (String, BufReader<TcpStream>) {
+pub fn follow(address: SocketAddr) -> (String, BufReader<TcpStream>) {
     let mut stream = connect(address);
     let request = format!("GET /api/events HTTP/1.1\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it reads");
