@@ -9,9 +9,7 @@ use std::path::Path;
 use data_encoding::{BASE32_NOPAD, BASE64, HEXLOWER};
 use serde_json::Value;
 
-use crate::harness::{
-    Daemon, Home, PATIENCE, call, folder, number, starling, wait_for, whole, write_file,
-};
+use crate::harness::{Daemon, Home, call, folder, number, starling, whole, write_file};
 use crate::web::{SERVE, follow, get, served};
 
 /// What the flight below cannot do without; more may be seen.
@@ -102,13 +100,12 @@ impl Outputs {
             assert_eq!(code, 200, "{path}: {body}");
             self.texts.push(body);
         }
-        // Lines of before, a status, and lines as they come.
+        // A status and lines of before, then both as they come. Each read has its deadline.
         let mut heard = String::new();
         let (_, mut reader) = follow(address);
-        wait_for("a few statuses", PATIENCE, || {
-            reader.read_line(&mut heard).expect("it goes on");
-            (heard.matches("event: status").count() >= 3).then_some(())
-        });
+        while heard.matches("event: status").count() < 3 {
+            assert_ne!(reader.read_line(&mut heard).expect("it goes on"), 0, "{heard}");
+        }
         assert!(heard.contains("event: line"), "{heard}");
         self.texts.push(heard);
     }
