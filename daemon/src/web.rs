@@ -30,6 +30,9 @@ use crate::memory;
 
 /// Nodes whose history is kept: as many as a demo may have.
 const NODES_MAX: usize = 64;
+/// Samples in one answer, of all nodes: with eleven figures of ten bytes or so each 80 kB, which
+/// beside the page itself is what a browser has to load.
+const SAMPLES_SHOWN_MAX: usize = 600;
 /// Former neighbours that are still shown, and for how long.
 const GONE_MAX: usize = 64;
 const GONE_SHOWN: Duration = Duration::from_secs(3600);
@@ -143,8 +146,9 @@ impl Board {
 
     fn history(&self) -> Value {
         let memory = self.memory();
+        let each = SAMPLES_SHOWN_MAX / memory.histories.len().max(1);
         let histories = memory.histories.iter();
-        histories.map(|(node, history)| (node.clone(), history.columns())).collect()
+        histories.map(|(node, history)| (node.clone(), history.columns(each))).collect()
     }
 }
 

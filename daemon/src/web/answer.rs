@@ -19,11 +19,14 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// The files of the page: path, type, content.
-const PAGE: [(&str, &str, &str); 7] = [
+const PAGE: [(&str, &str, &str); 10] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("/app.js", "text/javascript; charset=utf-8", include_str!("page/app.js")),
     ("/chart.js", "text/javascript; charset=utf-8", include_str!("page/chart.js")),
+    ("/dealings.js", "text/javascript; charset=utf-8", include_str!("page/dealings.js")),
+    ("/dom.js", "text/javascript; charset=utf-8", include_str!("page/dom.js")),
+    ("/format.js", "text/javascript; charset=utf-8", include_str!("page/format.js")),
     ("/graph.js", "text/javascript; charset=utf-8", include_str!("page/graph.js")),
     ("/sky.js", "text/javascript; charset=utf-8", include_str!("page/sky.js")),
     ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
@@ -119,10 +122,40 @@ mod tests {
     /// What a browser loads, in bytes, as it is sent.
     const PAGE_BYTES_MAX: usize = 150_000;
 
+    /// A flock whose nodes have all the samples that are kept, of the longest figures.
+    fn full(nodes: usize) -> Board {
+        let board = Board::new(None, Box::new(|| None));
+        let mut memory = board.memory();
+        for second in 0..719 {
+            let third = 1.0 / f64::from(3 + second);
+            let figures = serde_json::json!({
+                "round": 123_456_789, "age": 123_456_789.5, "loss": third,
+                "cross_accuracy": third, "test_accuracy": third, "consensus": third * 1e-3,
+                "accepted": 123_456_789, "rejected": 123_456_789, "failed": 123_456_789,
+                "sent_bytes": 999_999_999_999_u64, "received_bytes": 999_999_999_999_u64,
+            });
+            for node in 0..nodes {
+                let history = memory.histories.entry(format!("{node:052}")).or_default();
+                history.sample(f64::from(second), &figures);
+            }
+        }
+        drop(memory);
+        board
+    }
+
     #[test]
-    fn the_page_is_light_and_names_no_other_host() {
-        let total: usize = PAGE.iter().map(|(.., text)| text.len()).sum();
-        assert!(total <= PAGE_BYTES_MAX, "{total}");
+    fn the_page_is_light_with_full_histories_too() {
+        let page: usize = PAGE.iter().map(|(.., text)| text.len()).sum();
+        for nodes in [1, 5, super::super::NODES_MAX] {
+            let history = full(nodes).history();
+            assert_eq!(history.as_object().map(serde_json::Map::len), Some(nodes));
+            let total = page + history.to_string().len();
+            assert!(total <= PAGE_BYTES_MAX, "{nodes} nodes: {total} bytes, {page} of the page");
+        }
+    }
+
+    #[test]
+    fn the_page_names_no_other_host() {
         for (path, _, text) in PAGE {
             let foreign = text.replace("http://www.w3.org/2000/svg", "");
             assert!(!foreign.contains("://"), "{path} names another host");

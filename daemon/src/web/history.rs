@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 const SAMPLES_MAX: usize = 720;
 /// Between two samples at first.
 const INTERVAL_FIRST_S: f64 = 1.0;
+/// Beyond it a floating-point number no longer counts by ones.
+const COUNT_MAX: f64 = 9e15;
 /// What is sampled of a status.
 const FIGURES: [&str; 11] = [
     "round",
@@ -61,26 +63,34 @@ impl History {
         }
     }
 
-    /// A list for each figure, and one of the times.
-    pub(super) fn columns(&self) -> Value {
-        let short = |number: f64| {
-            // A curve needs no more than six digits, and the page loads the sooner.
-            let digits = format!("{number:.5e}").parse::<f64>().unwrap_or(number);
-            if number.fract() == 0.0 { number } else { digits }
-        };
+    /// A list for each figure, and one of the times: of so many samples at most, from the first to
+    /// the last.
+    pub(super) fn columns(&self, samples_max: usize) -> Value {
+        let count = self.samples.len().min(samples_max);
+        let (last, gaps) = (self.samples.len().saturating_sub(1), count.saturating_sub(1).max(1));
+        let shown: Vec<&Sample> =
+            (0..count).filter_map(|place| self.samples.get(place * last / gaps)).collect();
         let mut columns = Map::new();
-        let times =
-            self.samples.iter().map(|sample| Value::from((sample.time * 10.0).round() / 10.0));
+        let times = shown.iter().map(|sample| short((sample.time * 10.0).round() / 10.0));
         columns.insert("time_s".into(), times.collect());
         for (place, figure) in FIGURES.iter().enumerate() {
-            let column = self.samples.iter().map(|sample| {
-                let number = sample.figures.get(place).copied().flatten();
-                number.map_or(Value::Null, |number| short(number).into())
+            let column = shown.iter().map(|sample| {
+                sample.figures.get(place).copied().flatten().map_or(Value::Null, short)
             });
             columns.insert((*figure).into(), column.collect());
         }
         columns.into()
     }
+}
+
+/// A curve needs no more than five digits, and the page loads the sooner. Counts stay whole.
+fn short(number: f64) -> Value {
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and in range")]
+    if number.fract() == 0.0 && number.abs() < COUNT_MAX {
+        return Value::from(number as i64);
+    }
+    let digits = if number.abs() < 1e4 { format!("{number:.4e}") } else { format!("{number:.1}") };
+    digits.parse().unwrap_or(number).into()
 }
 
 #[cfg(test)]
@@ -97,7 +107,7 @@ mod tests {
             assert!(history.samples.len() < SAMPLES_MAX);
         }
         assert!(history.samples.len() >= SAMPLES_MAX / 2 - 1, "{}", history.samples.len());
-        let columns = history.columns();
+        let columns = history.columns(SAMPLES_MAX);
         let times: Vec<f64> =
             columns["time_s"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
         assert_eq!(times[0], 0.0);
@@ -106,8 +116,20 @@ mod tests {
         let (least, most) =
             gaps.fold((f64::MAX, 0.0), |(a, b): (f64, f64), gap| (a.min(gap), b.max(gap)));
         assert_eq!(least, most, "{least} {most}");
-        assert_eq!(columns["loss"][0], 0.333333);
+        assert_eq!(columns["loss"][0], 0.33333);
+        assert_eq!(columns["round"][1].to_string(), "128");
         assert_eq!(columns["consensus"][0], Value::Null);
         assert!(columns.to_string().len() < 100_000);
+
+        let few = history.columns(100);
+        let count = times.len();
+        for (key, column) in few.as_object().unwrap() {
+            assert_eq!(column.as_array().map(Vec::len), Some(100), "{key}");
+            assert_eq!(column[0], columns[key][0], "{key}");
+            assert_eq!(column[99], columns[key][count - 1], "{key}");
+        }
+        assert_eq!(history.columns(1)["round"], json!([0]));
+        assert_eq!(history.columns(0)["round"], json!([]));
+        assert_eq!(History::default().columns(9)["loss"], json!([]));
     }
 }

@@ -2,7 +2,8 @@
 //! lines, and the flock goes on learning. Most of them the node never reads, which is the point: a
 //! stream ends at the first malformed frame, and a peer that sends noise is cut off.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
 
 use data_encoding::HEXLOWER;
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
@@ -16,13 +17,18 @@ use starling_protocol::limits::PREFIX_BYTES;
 use starling_protocol::message::Message;
 use tokio::time::timeout;
 
-use crate::harness::{Daemon, flock, folder, whole};
+use crate::harness::{Daemon, flock, folder, wait_for, whole};
+use crate::web::{SERVE, get, served};
 
 const FRAMES: usize = 1_000_000;
 /// Frames written at once; a stream ends at the first of them that is read.
 const BATCH: usize = 64;
 /// The log's promise: one warning of a kind about a peer in this time.
 const PERIOD: Duration = Duration::from_secs(10);
+/// By how much a line may seem early: its time is read a little after its turn was decided.
+const JITTER: Duration = Duration::from_millis(100);
+/// Until the log has told all that it held back: two periods, on a machine that is busy.
+const TOLD_MAX: Duration = Duration::from_secs(120);
 /// What a node may grow by for all of them.
 const GROWTH_MAX_KB: u64 = 16 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -145,10 +151,59 @@ fn told(daemon: &Daemon, event: &str, peer: NodeId) -> Vec<Value> {
     daemon.events().into_iter().filter(about).collect()
 }
 
+/// The sum of a metric over its labels, of those that the text has in a label.
+fn sum(metrics: &str, name: &str, label: &str) -> u64 {
+    let samples = metrics.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    samples
+        .map(|line| line.rsplit(' ').next().and_then(|value| value.parse().ok()).unwrap_or(0))
+        .sum()
+}
+
+/// Warnings of one kind about one peer, whoever it is, are ten seconds apart.
+fn assert_sparse(lines: &[Value]) {
+    let mut last: BTreeMap<(&str, &str), SystemTime> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line["severity"] == "WARN") {
+        let (Some(event), Some(peer)) = (line["event"].as_str(), line["peer"].as_str()) else {
+            continue;
+        };
+        let at = line["ts"].as_str().and_then(|ts| humantime::parse_rfc3339(ts).ok());
+        let at = at.unwrap_or_else(|| panic!("no time: {line}"));
+        if let Some(before) = last.insert((event, peer), at) {
+            let gap = at.duration_since(before).unwrap_or_default();
+            assert!(gap + JITTER >= PERIOD, "{gap:?} before {line}");
+        }
+    }
+}
+
+/// What was written and what was held back is all that happened, and all that was held back is
+/// told in the end.
+fn assert_accounted(daemon: &Daemon) {
+    let address = served(daemon);
+    let field = |line: &Value, key: &str| line[key].as_u64().unwrap_or(0);
+    wait_for("an account of every event", TOLD_MAX, || {
+        let metrics = get(address, "/metrics").2;
+        let lines = daemon.events();
+        let (summed_up, written): (Vec<_>, Vec<_>) =
+            lines.iter().partition(|line| line["event"] == "log.suppressed");
+        let happened = sum(&metrics, "starling_events_total", "");
+        let held = sum(&metrics, "starling_log_lines_suppressed_total", "");
+        let told = written.iter().map(|line| field(line, "suppressed")).sum::<u64>()
+            + summed_up.iter().map(|line| field(line, "lines")).sum::<u64>();
+        (happened == written.len() as u64 + held && told == held).then_some(())
+    });
+    let metrics = get(address, "/metrics").2;
+    let rejected = whole(&daemon.status("an answer", |_| true), "frames_rejected");
+    assert_eq!(sum(&metrics, "starling_frames_rejected_total", ""), rejected);
+    assert_eq!(sum(&metrics, "starling_events_total", "\"frame.rejected\""), rejected);
+    let held = sum(&metrics, "starling_log_lines_suppressed_total", "");
+    let lines = daemon.count("frame.rejected") as u64;
+    assert!(rejected - lines <= held, "{rejected} rejected, {lines} lines, {held} held back");
+}
+
 #[test]
 fn a_million_malformed_frames_are_a_few_lines_and_no_harm() {
     let folder = folder();
-    let mut daemons = flock(folder.path(), 2, &[]);
+    let mut daemons = flock(folder.path(), 2, &[SERVE]);
     daemons[0].wait_exchanges(20);
     let daemon = &daemons[0];
     let before = daemon.memory_kb("VmRSS");
@@ -168,6 +223,8 @@ fn a_million_malformed_frames_are_a_few_lines_and_no_harm() {
         let lines = told(daemon, "frame.rejected", key.id()).len() as f64;
         assert!((1.0..=periods + 1.0).contains(&lines), "{lines} lines of {flood:?}");
     }
+    assert_sparse(&daemon.events());
+    assert_accounted(daemon);
     assert_eq!(told(daemon, "peer.banned", peers[0].1.id()).len(), 1);
     assert_eq!(daemon.count("peer.disconnected"), 0, "the member stays");
     let after = daemon.memory_kb("VmRSS");

@@ -2,7 +2,7 @@
 //! that a node keeps to itself is in any output.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use data_encoding::{BASE32_NOPAD, BASE64, HEXLOWER};
 use serde_json::Value;
 
 use crate::harness::{Daemon, Home, call, folder, number, starling, whole, write_file};
+use crate::web::{SERVE, follow, get, served};
 
 /// What the flight below cannot do without; more may be seen.
 const EVENTS: [&str; 14] = [
@@ -27,6 +28,21 @@ const EVENTS: [&str; 14] = [
     "peer.denied",
     "peer.disconnected",
     "round.completed",
+];
+
+/// What a running node is asked.
+const ANSWERS: [(&str, &[&str]); 11] = [
+    ("status", &["--json"]),
+    ("status", &[]),
+    ("peers", &["--json"]),
+    ("peers", &[]),
+    ("privacy", &["--json"]),
+    ("privacy", &[]),
+    ("limits", &["--json"]),
+    ("limits", &[]),
+    ("checkpoint", &["--json"]),
+    ("check", &[]),
+    ("run", &[]),
 ];
 
 /// Values and labels as no other text has them; the cell is one that no row may have.
@@ -73,6 +89,27 @@ impl Outputs {
         outcome.out
     }
 
+    /// All that a running node tells whoever may ask it, by its socket and by HTTP.
+    fn keep_answers(&mut self, daemon: &Daemon) {
+        for (command, arguments) in ANSWERS {
+            self.keep(&daemon.home, command, arguments);
+        }
+        let address = served(daemon);
+        for path in ["/", "/metrics", "/readyz", "/livez", "/api/status", "/api/history"] {
+            let (code, _, body) = get(address, path);
+            assert_eq!(code, 200, "{path}: {body}");
+            self.texts.push(body);
+        }
+        // A status and lines of before, then both as they come. Each read has its deadline.
+        let mut heard = String::new();
+        let (_, mut reader) = follow(address);
+        while heard.matches("event: status").count() < 3 {
+            assert_ne!(reader.read_line(&mut heard).expect("it goes on"), 0, "{heard}");
+        }
+        assert!(heard.contains("event: line"), "{heard}");
+        self.texts.push(heard);
+    }
+
     fn assert_clean(&self) {
         assert!(self.texts.iter().map(String::len).sum::<usize>() > 10_000);
         for secret in &self.secrets {
@@ -106,7 +143,8 @@ fn flight(folder: &Path, outputs: &mut Outputs) -> Vec<Vec<Value>> {
     write_table(&table);
     let name = table.to_str().expect("UTF-8");
     let data = |part| ["--data", name, "--label-column", "y", "--part", part];
-    let secluded = ["--listen", "/ip4/127.0.0.1/tcp/0", "--set", "network.mdns=false"];
+    let secluded =
+        ["--listen", "/ip4/127.0.0.1/tcp/0", "--set", "network.mdns=false", "--set", SERVE];
     let home = |index: usize| Home::new(folder, &format!("node-{index}"));
     let fast = ["--set", "storage.checkpoint_interval_s=0.5"];
     outputs.keep(
@@ -140,12 +178,8 @@ fn flight(folder: &Path, outputs: &mut Outputs) -> Vec<Vec<Value>> {
     daemons.iter().for_each(|daemon| daemon.wait_exchanges(5));
     for index in 1..=3 {
         outputs.guard_key(&home(index));
-        for (command, arguments) in
-            [("status", &["--json"][..]), ("status", &[]), ("check", &[]), ("run", &[])]
-        {
-            outputs.keep(&home(index), command, arguments);
-        }
     }
+    daemons.iter().for_each(|daemon| outputs.keep_answers(daemon));
     // A copy from before all that: its frames look as if somebody sent old ones again.
     boots.push(daemons.pop().expect("three").stop());
     write_file(&home(3).path("boot"), "0\n");

@@ -22,9 +22,11 @@ use crate::restart::block;
 
 /// Longer than a daemon puts up with a slow client.
 const CUT_MAX: Duration = Duration::from_secs(10);
-const SERVE: &str = "serve.listen=127.0.0.1:0";
+/// Shows a node at a port of the system's choice.
+pub const SERVE: &str = "serve.listen=127.0.0.1:0";
 
-fn served(daemon: &Daemon) -> SocketAddr {
+/// Where it shows itself.
+pub fn served(daemon: &Daemon) -> SocketAddr {
     let started = daemon.event("serve.started");
     let url = started["address"].as_str().expect("a text");
     let address = url.strip_prefix("http://").and_then(|url| url.strip_suffix('/'));
@@ -48,7 +50,8 @@ fn send(address: SocketAddr, request: &str) -> (u16, String, String) {
     (code, head.to_lowercase(), body.to_owned())
 }
 
-fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
+/// Asks as a monitor does; the status code, the head and the body.
+pub fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
     send(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n"))
 }
 
@@ -58,13 +61,13 @@ fn json(address: SocketAddr, path: &str) -> (u16, Value) {
 }
 
 /// One sample of the metrics.
-fn metric(text: &str, name: &str) -> f64 {
+pub fn metric(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("starling_{name} ")));
     line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
 }
 
 /// Asks for events; a reader of their lines, after the head.
-fn follow(address: SocketAddr) -> (String, BufReader<TcpStream>) {
+pub fn follow(address: SocketAddr) -> (String, BufReader<TcpStream>) {
     let mut stream = connect(address);
     let request = format!("GET /api/events HTTP/1.1\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it reads");
@@ -164,6 +167,59 @@ fn names(text: &str) -> BTreeSet<String> {
     whole.map(|name| name.strip_suffix("_bucket").unwrap_or(name).to_owned()).collect()
 }
 
+/// What is selected of our metrics by label: name, label and value, for each value by itself.
+fn selected(text: &str) -> Vec<(String, String, String)> {
+    // Within JSON a quote has a backslash.
+    let text = text.replace("\\\"", "\"");
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("starling_") {
+        let Some((name, rest)) = text[at..].split_once('{') else { continue };
+        if !name.bytes().all(|letter| letter.is_ascii_alphanumeric() || letter == b'_') {
+            continue;
+        }
+        let matchers = rest.split_once('}').expect("a selector ends").0;
+        for matcher in matchers.split(',') {
+            let (label, values) = matcher.split_once('=').expect("a label and a value");
+            let values = values.trim_start_matches('~').trim_matches('"');
+            // Prometheus itself gives these two.
+            let label = label.trim_end_matches('!');
+            if !["job", "instance"].contains(&label) {
+                let each = values.split('|');
+                found.extend(each.map(|value| (name.into(), label.into(), value.into())));
+            }
+        }
+    }
+    found
+}
+
+/// An alert on a label's value that no node has would never fire, whatever happens.
+fn assert_selectors_match(asked: &str, served: &str, file: &str) {
+    let selected = selected(asked);
+    assert!(!selected.is_empty(), "{file}");
+    for (name, label, value) in selected {
+        let wanted = format!("{label}=\"{value}\"");
+        let mut samples = served.lines().filter_map(|line| line.strip_prefix(&format!("{name}{{")));
+        let found = samples.any(|sample| {
+            let labels = sample.split_once('}').map_or("", |(labels, _)| labels);
+            labels.split(',').any(|label| label == wanted)
+        });
+        assert!(found, "{file} selects {name}{{{wanted}}}, which no node has");
+    }
+}
+
+#[test]
+fn selectors_are_found_and_a_wrong_one_is_noticed() {
+    let rules =
+        "starling_a{b=\"c\"} > 0\nstarling_d\n\"starling_e{job=\\\"$job\\\",f=~\\\"g|h\\\"}\"";
+    let each = [("starling_a", "b", "c"), ("starling_e", "f", "g"), ("starling_e", "f", "h")];
+    let each = each.map(|(name, label, value)| (name.into(), label.into(), value.into()));
+    assert_eq!(selected(rules), each);
+    let served = "starling_a{b=\"c\"} 1\nstarling_e{f=\"g\",i=\"j\"} 0\nstarling_e{f=\"x\"} 0\n";
+    assert_selectors_match("starling_a{b=\"c\"} starling_e{i=\"j\"}", served, "right");
+    let wrong = std::panic::catch_unwind(|| assert_selectors_match(rules, served, "wrong"));
+    assert!(wrong.is_err(), "no node has h");
+}
+
 /// What the alerts and the Grafana dashboard ask for is there, and Prometheus's own checker, where
 /// it is installed, has nothing to say against any of it.
 fn assert_known_to_prometheus(text: &str) {
@@ -171,7 +227,9 @@ fn assert_known_to_prometheus(text: &str) {
     let served: BTreeSet<String> = types.map(str::to_owned).collect();
     for file in ["prometheus/starling.rules.yml", "grafana/starling.json"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging").join(file);
-        let asked = names(&fs::read_to_string(&path).expect(file));
+        let asked = fs::read_to_string(&path).expect(file);
+        assert_selectors_match(&asked, text, file);
+        let asked = names(&asked);
         assert!(asked.len() > 5, "{file}: {asked:?}");
         let unknown: Vec<_> = asked.difference(&served).collect();
         assert!(unknown.is_empty(), "{file} asks for {unknown:?}");

@@ -10,6 +10,8 @@ use std::process::{Command, Output};
 use starling_tests::repo_root;
 
 const UNITS: [&str; 2] = ["starling.service", "starling@.service"];
+/// An example for the operator to install; it is nothing without the first of the units.
+const SOCKET: &str = "starling-metrics.socket";
 /// What the units start, and what is there where Starling is not installed.
 const BINARY: &str = "/usr/bin/starling";
 const STAND_IN: &str = "/bin/sh";
@@ -29,7 +31,7 @@ const OWN_SETTINGS: [&str; 6] = [
 
 #[test]
 fn systemd_accepts_the_units() {
-    for name in UNITS {
+    for name in UNITS.into_iter().chain([SOCKET]) {
         let Some(output) = analyze(&["verify", "--man=no"], name) else { return };
         let text = String::from_utf8_lossy(&output.stderr);
         let findings = verify_findings(&text);
@@ -77,8 +79,11 @@ fn analyze(arguments: &[&str], unit: &str) -> Option<Output> {
         return None;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
+    for name in UNITS.into_iter().chain([SOCKET]) {
+        let copy = packaged(name).replace(BINARY, STAND_IN);
+        fs::write(folder.path().join(name), copy).expect("a copy of the unit");
+    }
     let path = folder.path().join(unit);
-    fs::write(&path, packaged(unit).replace(BINARY, STAND_IN)).expect("a copy of the unit");
     let output = Command::new("systemd-analyze")
         .args(arguments)
         .arg(&path)

@@ -1,43 +1,24 @@
 // The page: takes the history once, then follows status and log lines as they come.
-import { Chart, duration, html } from "/chart.js";
+import { Chart } from "/chart.js";
+import { Dealings } from "/dealings.js";
+import { arrange, fill, html, say } from "/dom.js";
+import { ago, bytes, duration, fixed, mean, percent, plain, scaled, short } from "/format.js";
 import { Graph } from "/graph.js";
 import { Sky } from "/sky.js";
 
 const SAMPLES_MAX = 1440;
 const LINES_MAX = 300;
 const SILENCE_MS = 8000;
+const HUNG_MS = 10000;
 const DIVERGED_MS = 120000;
 const FIGURES = ["loss", "cross_accuracy", "test_accuracy", "consensus", "sent_bytes",
   "received_bytes"];
 const at = (id) => document.getElementById(id);
 
-const plain = (value) => (value == null ? "–" : Math.round(value).toLocaleString("en"));
-const fixed = (digits) => (value) => (value == null ? "–" : value.toFixed(digits));
-const percent = (value) => (value == null ? "–" : `${(value * 100).toFixed(1)}\u00a0%`);
-const bytes = (value, places = null) => {
-  if (value == null) return "–";
-  const [unit, size] = [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]].find(([, s]) => value >= s) ?? ["B", 1];
-  return `${places ?? (value / size).toFixed(size === 1 ? 0 : value / size < 10 ? 2 : 1)}\u00a0${unit}`;
-};
-const ago = (seconds) => (seconds < 1 ? "just now" : `${duration(Math.round(seconds))} ago`);
-// A curve's scale wants round numbers, its readout exact ones.
-const scaled = {
-  percent: (value, exact) => (exact ? percent(value) : `${+(value * 100).toFixed(1)} %`),
-  loss: (value, exact) => (exact ? value.toFixed(4) : `${+value.toFixed(4)}`),
-  bytes: (value, exact) => {
-    const size = [1e9, 1e6, 1e3].find((s) => value >= s) ?? 1;
-    return bytes(value, exact ? null : +(value / size).toFixed(2));
-  },
-};
-const short = (id) => (id ?? "").slice(-10);
-const mean = (values) => {
-  const known = values.filter((value) => value != null);
-  return known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
-};
-
 // Samples of each node, by its id.
 const history = new Map();
-const seen = { lines: new Set(), status: null, heard: 0, age: 0, diverged: 0, open: false };
+const seen = { lines: new Set(), status: null, heard: 0, hung: null, diverged: new Map(), open: false };
+const dealings = new Dealings();
 const sky = new Sky(at("sky"));
 const graph = new Graph(at("graph"));
 const charts = {
@@ -71,16 +52,15 @@ async function recall() {
 
 function banners(status, nodes) {
   const notes = [];
-  const note = (tone, title, text) =>
-    notes.push({ tone, title, text: text[0].toUpperCase() + text.slice(1) });
+  const note = (tone, title, text, who = "") =>
+    notes.push({ key: title + who, tone, title, text: who ? who + text : text[0].toUpperCase() + text.slice(1) });
   if (!seen.open) {
     const since = seen.heard ? ` since ${new Date(seen.heard).toLocaleTimeString()}` : "";
     note("bad", "Disconnected.", `Nothing is heard from the daemon${since}; the values below are ` +
       "from then. It is tried again by itself.");
-  }
-  if (seen.open && seen.age > 10 && !status.nodes) {
-    note("bad", "Hanging.", `The daemon answers, but its loop has not moved for ` +
-      `${duration(seen.age)}.`);
+  } else if (seen.hung && !status.nodes) {
+    note("bad", "Hanging.", "The daemon answers, but its loop has not moved since " +
+      `${new Date(seen.hung).toLocaleTimeString()}.`);
   }
   if (status.verdict) {
     const v = status.verdict;
@@ -90,28 +70,34 @@ function banners(status, nodes) {
   }
   for (const node of nodes) {
     const who = status.nodes ? `Node ${short(node.node)}: ` : "";
-    if (node.phase === "killed") note("bad", "Killed.", `${who}it comes back by itself.`);
-    if (node.paused) note("calm", "Paused.", `${who}paused by the operator: no training until ` +
-      "`starling resume`; peers are answered.");
-    if (node.degraded) note("bad", "Degraded.", `${who}checkpoints cannot be saved. Look at disk ` +
-      "space and permissions of the state directory.");
-    if (node.isolated) note("bad", "Isolated.", `${who}nobody has exchanged with it for five ` +
-      "rounds. Check the network and the peers.");
-    else if (node.obstacle) note("warn", "Waiting.", `${who}${node.obstacle}.`);
-  }
-  if (Date.now() - seen.diverged < DIVERGED_MS) {
-    note("bad", "Diverging.", "Training left the range of numbers and went on from the served " +
-      "model. Lower the learning rate if it repeats.");
+    if (node.phase === "killed") note("warn", "Killed.", "it comes back by itself.", who);
+    if (node.paused) note("calm", "Paused.", "paused by the operator: no training until " +
+      "`starling resume`; peers are answered.", who);
+    if (node.degraded) note("bad", "Degraded.", "checkpoints cannot be saved. Look at disk space " +
+      "and permissions of the state directory.", who);
+    if (node.isolated) note("bad", "Isolated.", "nobody has exchanged with it for five rounds. " +
+      "Check the network and the peers.", who);
+    else if (node.obstacle) note("warn", "Waiting.", `${node.obstacle}.`, who);
+    if (Date.now() - (seen.diverged.get(short(node.node)) ?? 0) < DIVERGED_MS) {
+      note("bad", "Diverging.", "training left the range of numbers and went on from the served " +
+        "model. Lower the learning rate if it repeats.", who);
+    }
   }
   if (!status.verdict && nodes.length && nodes.every((node) => node.phase === "done")) {
     note("calm", "Learnt.", "The age at which learning ends is reached; from here on the model is " +
       "served.");
   }
-  const text = notes.map((one) => one.title + one.text).join("|");
-  if (at("banners").dataset.text === text) return;
-  at("banners").dataset.text = text;
-  at("banners").replaceChildren(...notes.map(({ tone, title, text: body }) =>
-    html("p", { className: `banner ${tone}` }, html("b", { textContent: title }), ` ${body}`)));
+  // Only what needs somebody interrupts who listens.
+  place(at("alarms"), notes.filter(({ tone }) => tone === "bad"));
+  place(at("notes"), notes.filter(({ tone }) => tone !== "bad"));
+}
+
+// What is there already stays, so that only what is new is told.
+function place(region, notes) {
+  const make = ({ tone, title }) => () =>
+    html("p", { className: `banner ${tone}` }, html("b", { textContent: title }), html("span"));
+  arrange(region, notes.map((note) => [note.key, make(note)])).forEach((banner, i) =>
+    say(banner.lastChild, ` ${notes[i].text}`));
 }
 
 // ---------------------------------------------------------------- figures
@@ -125,9 +111,9 @@ function figures(rows) {
       row = html("div", {}, html("dt"), html("dd", {}, html("span"), html("small")));
       list.append(row);
     }
-    const texts = [[row.children[0], name], [row.children[1].children[0], value],
-      [row.children[1].children[1], more ?? ""]];
-    for (const [element, text] of texts) if (element.textContent !== text) element.textContent = text;
+    say(row.children[0], name);
+    say(row.children[1].children[0], value);
+    say(row.children[1].children[1], more ?? "");
   });
   while (list.children.length > rows.length) list.lastChild.remove();
 }
@@ -153,8 +139,8 @@ function one(node) {
   headline("accuracy, scored by peers on their own rows", node.cross_accuracy,
     `${PHASES[node.phase] ?? "A node"}${peers.length ? " with " + partners : ""}`,
     `node ${node.node} · network ${short(node.network)} · version ${node.version}`,
-    `Round ${plain(node.round)}, ${plain(node.accepted)} models merged, the last ` +
-      `${ago(node.merged_s)}.`,
+    `Round ${plain(node.round)}, ${node.accepted ? `${plain(node.accepted)} models merged, the last ` +
+      ago(node.merged_s) : "no model merged since the start"}.`,
     share, `${plain(node.age)} of ${plain(node.age_max)} steps`);
   document.title = `${percent(node.cross_accuracy)} · ${node.phase} · Starling`;
   const saved = node.checkpoint ?? {};
@@ -227,31 +213,16 @@ function curves(ids) {
 
 // ---------------------------------------------------------------- neighbourhood
 
-// Of the last dealings with a peer, by what changed since the status before.
-function tone(peer) {
-  if (peer.quarantined) return ["bad", "quarantined"];
-  if (peer.rejected > peer.accepted) return ["warn", "often rejected"];
-  if (peer.failed > peer.accepted + peer.rejected) return ["bad", "fails"];
-  return peer.accepted ? ["ok", "merges"] : ["idle", "linked"];
-}
+// The worse of the two ends' opinions is that of a link.
+const TONES = ["idle", "ok", "warn", "bad", "gone"];
+const worse = (a, b) => (TONES.indexOf(a) > TONES.indexOf(b) ? a : b);
+const counts = (peer) => [peer.accepted, peer.rejected, peer.failed].map((count) => count ?? 0);
 
-function table(caption, heads, rows) {
-  at("peers-name").textContent = caption;
-  const cell = (text, i, cls, href) => {
-    if (i) return html("td", { textContent: text, className: i === 1 ? `state ${cls}` : "" });
-    return html("th", { scope: "row" }, href ? html("a", { textContent: text, href }) : text);
-  };
-  at("peers").tHead.replaceChildren(html("tr", {}, ...heads.map((text) =>
-    html("th", { textContent: text, scope: "col" }))));
-  at("peers").tBodies[0].replaceChildren(...rows.map(({ cls, cells, href }) =>
-    html("tr", { className: cls === "gone" ? "gone" : "" }, ...cells.map((text, i) =>
-      cell(text, i, cls, href)))));
-}
-
-function neighbourhood(node) {
+function neighbourhood(status, node) {
+  const verdicts = dealings.judge(node, status.time_s);
   const gone = (node.gone ?? []).filter((peer) => !(node.peers ?? []).some((p) => p.id === peer.id));
   const peers = [...(node.peers ?? []), ...gone].map((peer) => {
-    const [cls, state] = peer.gone_s == null ? tone(peer) : ["gone", `gone for ${duration(peer.gone_s)}`];
+    const [cls, state] = verdicts.get(peer.id) ?? ["gone", `gone for ${duration(peer.gone_s)}`];
     return { ...peer, cls, state };
   });
   const self = { id: node.node, short: "this node", sub: `age ${plain(node.age)}`, centre: true,
@@ -261,13 +232,13 @@ function neighbourhood(node) {
     kind: peer.cls === "gone" ? "killed" : "", sub: peer.cls === "gone" ? "gone" : `age ${plain(peer.age)}`,
     share: peer.cls !== "gone" && node.age_max ? peer.age / node.age_max : 0 }));
   const edges = peers.map((peer) =>
-    ({ a: peer.id, b: node.node, tone: peer.cls, merges: peer.accepted }));
+    ({ a: peer.id, b: node.node, tone: peer.cls, counts: counts(peer) }));
   graph.show([self, ...birds], edges,
     `This node and ${peers.length} neighbours: ` +
     peers.map((peer) => `${short(peer.id)} ${peer.state}`).join(", "));
-  table("All linked directly; counts since the link was made",
+  fill(at("peers"), "All linked directly; counts since the link was made, the state by the last exchanges",
     ["Peer", "State", "Age", "Merged", "Rejected", "Failed", "Last exchange"],
-    peers.map((peer) => ({ cls: peer.cls, cells: [short(peer.id), peer.state, plain(peer.age),
+    peers.map((peer) => ({ key: peer.id, cls: peer.cls, cells: [short(peer.id), peer.state, plain(peer.age),
       plain(peer.accepted), plain(peer.rejected), plain(peer.failed),
       peer.last_exchange_s == null ? "never" : ago(peer.last_exchange_s)] })));
 }
@@ -281,20 +252,21 @@ function flock(status, nodes) {
   const edges = new Map();
   const dead = new Set(nodes.filter((node) => node.phase === "killed").map((node) => node.node));
   for (const node of nodes) {
+    const verdicts = dealings.judge(node, status.time_s);
     for (const peer of node.peers ?? []) {
       const [a, b] = [node.node, peer.id].sort();
-      const known = edges.get(`${a} ${b}`) ?? { a, b, tone: tone(peer)[0], merges: 0 };
-      known.merges += peer.accepted;
-      if (dead.has(a) || dead.has(b)) known.tone = "gone";
+      const known = edges.get(`${a} ${b}`) ?? { a, b, tone: "idle", counts: [0, 0, 0] };
+      known.counts = counts(peer).map((count, i) => count + known.counts[i]);
+      known.tone = worse(known.tone, dead.has(a) || dead.has(b) ? "gone" : verdicts.get(peer.id)[0]);
       edges.set(`${a} ${b}`, known);
     }
   }
   graph.show(birds, [...edges.values()], `${nodes.length} nodes, ${edges.size} links: ` +
     nodes.map((node) => `${short(node.node)} ${node.phase}`).join(", "));
-  table("Test: rows that nobody trained on. By peers: rows that they hold out.",
+  fill(at("peers"), "Test: rows that nobody trained on. By peers: rows that they hold out.",
     ["Node", "Phase", "Round", "Age", "Loss", "Test", "By peers", "Peers", "Sent", "Boots"],
-    nodes.map((node) => ({ cls: phase(node), href: status.verdict ? null : node.dashboard, cells: [short(node.node), node.phase, plain(node.round),
-      plain(node.age), fixed(3)(node.loss), percent(node.test_accuracy), percent(node.cross_accuracy),
+    nodes.map((node) => ({ key: node.node, cls: phase(node), href: status.verdict ? null : node.dashboard,
+      down: node.phase === "killed", cells: [short(node.node), node.phase, plain(node.round), plain(node.age), fixed(3)(node.loss), percent(node.test_accuracy), percent(node.cross_accuracy),
       plain(node.peers?.length), bytes(node.sent_bytes), plain(node.boots)] })));
 }
 
@@ -311,7 +283,7 @@ function line(text) {
   const key = `${event.node} ${event.boot} ${event.seq ?? text}`;
   if (seen.lines.has(key)) return;
   seen.lines.add(key);
-  if (event.event === "train.diverged") seen.diverged = Date.parse(event.ts);
+  if (event.event === "train.diverged") seen.diverged.set(short(event.node), Date.parse(event.ts));
   lines.unshift({ key, event, severity: SEVERITY[event.severity] ?? 0, row: null });
   for (const old of lines.splice(LINES_MAX)) seen.lines.delete(old.key);
   if (!paused) draw();
@@ -349,7 +321,7 @@ function show(status) {
   for (const node of nodes) remember(status.time_s, node);
   if (nodes.length) {
     if (status.nodes) many(status, nodes); else one(nodes[0]);
-    if (status.nodes) flock(status, nodes); else neighbourhood(nodes[0]);
+    if (status.nodes) flock(status, nodes); else neighbourhood(status, nodes[0]);
     curves(nodes.map((node) => node.node).filter(Boolean));
     sky.agree(mean(nodes.map((node) => node.consensus)));
   }
@@ -378,12 +350,13 @@ async function follow() {
   const source = new EventSource("/api/events");
   source.addEventListener("status", (event) => {
     seen.heard = Date.now();
-    seen.age = 0;
+    seen.hung = null;
     show(JSON.parse(event.data));
   });
   source.addEventListener("beat", (event) => {
     seen.heard = Date.now();
-    seen.age = Number(event.data);
+    const age = Number(event.data) * 1000;
+    seen.hung = age < HUNG_MS ? null : (seen.hung ?? Date.now() - age);
   });
   source.addEventListener("line", (event) => line(event.data));
   source.addEventListener("error", () => {
@@ -401,11 +374,21 @@ function theme(wanted) {
   at("theme").value = dark;
 }
 
-at("theme").addEventListener("click", () => {
-  const next = at("theme").value === "dark" ? "light" : "dark";
-  localStorage.setItem("theme", next);
+// Where the browser blocks storage the choice lasts as long as the page.
+let chosen = null;
+try {
+  chosen = localStorage.getItem("theme");
+} catch { /* As if nothing were stored. */ }
+
+function choose(next) {
+  chosen = next;
   theme(next);
-});
+  try {
+    localStorage.setItem("theme", next);
+  } catch { /* It is shown all the same. */ }
+}
+
+at("theme").addEventListener("click", () => choose(at("theme").value === "dark" ? "light" : "dark"));
 at("filters").addEventListener("submit", (event) => event.preventDefault());
 at("filter").addEventListener("input", draw);
 at("severity").addEventListener("change", draw);
@@ -414,8 +397,7 @@ at("pause").addEventListener("click", () => {
   at("pause").setAttribute("aria-pressed", String(paused));
   draw();
 });
-const stored = () => localStorage.getItem("theme");
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme(stored()));
-theme(stored());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme(chosen));
+theme(chosen);
 setInterval(alive, 1000);
 follow();

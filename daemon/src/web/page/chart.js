@@ -1,31 +1,16 @@
 // Curves over time as SVG, each with a sentence, a readout that keys can move, and a table.
-const NS = "http://www.w3.org/2000/svg";
+import { fill, html, svg } from "/dom.js";
+import { duration } from "/format.js";
+
 const LEFT = 52;
 const RIGHT = 14;
 const TOP = 12;
 const BOTTOM = 22;
 const ROWS = 12;
+// By how much of the whole time a key moves.
+const JUMPS = { ArrowLeft: -0.02, ArrowDown: -0.02, ArrowRight: 0.02, ArrowUp: 0.02,
+  PageDown: -0.1, PageUp: 0.1, Home: -2, End: 2 };
 let count = 0;
-
-export function svg(name, attributes = {}, parent = null) {
-  const element = document.createElementNS(NS, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  if (parent) parent.append(element);
-  return element;
-}
-
-export function html(name, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(name), properties);
-  element.append(...children);
-  return element;
-}
-
-export function duration(seconds) {
-  if (seconds == null) return "–";
-  if (seconds < 100) return `${seconds < 10 ? +seconds.toFixed(1) : Math.round(seconds)} s`;
-  if (seconds < 6000) return `${Math.round(seconds / 60)} min`;
-  return seconds < 172800 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86400).toFixed(1)} d`;
-}
 
 // A round step so that about `wanted` of them span the range.
 function step(range, wanted) {
@@ -40,7 +25,9 @@ export class Chart {
     Object.assign(this, { name, format, from, to, least, series: [], at: null });
     this.id = `chart-${(count += 1)}`;
     this.output = html("output", { ariaLive: "off" });
-    this.svg = svg("svg", { role: "img", tabindex: "0", "aria-labelledby": `${this.id}-says` });
+    // Keys move a moment along it, so to those who do not see it it is a slider.
+    this.svg = svg("svg", { role: "slider", tabindex: "0", "aria-label": `${name}, moment to read`,
+      "aria-describedby": `${this.id}-says`, "aria-valuemin": 0 });
     this.says = html("p", { id: `${this.id}-says`, className: "quiet" });
     this.table = html("table");
     this.details = html("details", {}, html("summary", { textContent: "As a table" }),
@@ -136,19 +123,16 @@ export class Chart {
   }
 
   key(event) {
-    const jump = { ArrowLeft: -0.02, ArrowRight: 0.02, Home: -2, End: 2 }[event.key];
+    const jump = JUMPS[event.key];
     if (event.key === "Escape") return this.move(null);
     if (jump == null) return;
     event.preventDefault();
-    // Told when it was asked for by keys, and not at every new sample.
-    this.output.ariaLive = "polite";
     const from = this.at ?? this.end;
     this.move(Math.min(Math.max(from + jump * this.end, 0), this.end));
   }
 
   move(at) {
     this.at = at;
-    if (at == null) this.output.ariaLive = "off";
     this.cursor();
   }
 
@@ -175,6 +159,13 @@ export class Chart {
       (known.length > 1 ? `${one.label} ` : "") + this.format(one.value, true));
     const when = this.at == null ? "" : `${duration(this.at)}: `;
     this.output.textContent = when + (texts.join(", ") || "no value");
+    // Told when keys asked for it, and not at every new sample.
+    if (this.at == null && document.activeElement === this.svg) return;
+    const moment = { valuemax: this.end, valuenow: this.at ?? this.end };
+    for (const [key, value] of Object.entries(moment)) {
+      this.svg.setAttribute(`aria-${key}`, (value ?? 0).toFixed(1));
+    }
+    this.svg.setAttribute("aria-valuetext", this.output.textContent);
   }
 
   speak() {
@@ -190,15 +181,12 @@ export class Chart {
   }
 
   tabulate() {
-    const head = html("tr", {}, html("th", { textContent: "Time", scope: "col" }),
-      ...this.series.map(({ label }) => html("th", { textContent: label, scope: "col" })));
+    const heads = ["Time", ...this.series.map(({ label }) => label)];
     const rows = Array.from({ length: ROWS + 1 }, (_, i) => {
       const time = (this.end * i) / ROWS;
-      const cells = this.then(time).map(({ value }) =>
-        html("td", { textContent: value == null ? "–" : this.format(value, true) }));
-      return html("tr", {}, html("th", { textContent: duration(time), scope: "row" }), ...cells);
+      const cells = this.then(time).map(({ value }) => (value == null ? "–" : this.format(value, true)));
+      return { key: `${i}`, cells: [duration(time), ...cells] };
     });
-    const caption = html("caption", { textContent: `${this.name} over time` });
-    this.table.replaceChildren(caption, html("thead", {}, head), html("tbody", {}, ...rows));
+    fill(this.table, `${this.name} over time`, heads, rows);
   }
 }

@@ -1,9 +1,14 @@
 // Who exchanges with whom: around one node its neighbours, or all nodes of a flock in a ring.
-import { svg } from "/chart.js";
+import { svg } from "/dom.js";
 
-// Units across; how many there are down follows from the place that the page gives.
-const W = 460;
-const [LOW, HIGH] = [300, 540];
+// One unit is a pixel as long as there is room for the names, so that they can be read.
+const [NARROW, WIDE] = [280, 640];
+const [LOW, HIGH] = [290, 600];
+const PULSES_MAX = 60;
+// How a dot runs for an exchange that was merged, one that was refused, and one that failed: all the
+// way, half of it and back, and not far.
+const WAYS = [{ tone: "ok", reach: [0, 1] }, { tone: "warn", reach: [0, 0.5, 0] },
+  { tone: "bad", reach: [0, 0.3] }];
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Graph {
@@ -15,32 +20,33 @@ export class Graph {
     this.pulses = svg("g", {}, this.svg);
     this.nodes = svg("g", {}, this.svg);
     this.slots = new Map();
-    this.merged = new Map();
+    this.counts = new Map();
   }
 
-  // Nodes: {id, short, sub, tone, kind, share, centre}; edges: {a, b, tone, merges}.
+  // Nodes: {id, short, sub, tone, kind, share, centre}; edges: {a, b, tone, counts}, with
+  // counts of exchanges merged, refused and failed.
   show(nodes, edges, says) {
     this.shown = [nodes, edges, says];
     this.svg.setAttribute("aria-label", says);
     const shape = this.svg.clientHeight / this.svg.clientWidth || 0.85;
-    this.height = Math.min(Math.max(W * shape, LOW), HIGH);
-    this.centre = { x: W / 2, y: this.height / 2 };
-    this.svg.setAttribute("viewBox", `0 0 ${W} ${this.height}`);
+    this.width = Math.min(Math.max(this.svg.clientWidth, NARROW), WIDE);
+    this.height = Math.min(Math.max(this.width * shape, LOW), HIGH);
+    this.centre = { x: this.width / 2, y: this.height / 2 };
+    this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
     const places = this.places(nodes);
     this.edges.replaceChildren();
     // Many lines must not become one surface.
     const fine = Math.min(1, Math.sqrt(24 / Math.max(edges.length, 1)));
-    for (const { a, b, tone, merges } of edges) {
+    for (const { a, b, tone, counts } of edges) {
       const [from, to] = [places.get(a), places.get(b)];
       if (!from || !to) continue;
-      const width = (fine * (1 + Math.min(Math.log2(1 + merges) * 0.45, 4))).toFixed(2);
+      const width = (fine * (1 + Math.min(Math.log2(1 + counts[0]) * 0.45, 4))).toFixed(2);
       const line = { x1: from.x, y1: from.y, x2: to.x, y2: to.y };
       svg("line", { class: `edge ${tone}`, "stroke-width": width, "stroke-opacity": (0.8 * fine).toFixed(2), ...line }, this.edges);
-      const name = `${a} ${b}`;
-      const before = this.merged.get(name);
-      if (before != null && merges > before) this.pulse(from, to, tone);
-      this.merged.set(name, merges);
+      const before = this.counts.get(`${a} ${b}`) ?? counts;
+      counts.forEach((count, i) => { if (count > before[i]) this.pulse(from, to, WAYS[i]); });
     }
+    this.counts = new Map(edges.map(({ a, b, counts }) => [`${a} ${b}`, counts]));
     this.nodes.replaceChildren();
     for (const node of nodes) this.node(node, places.get(node.id));
   }
@@ -64,7 +70,7 @@ export class Graph {
       const angle = (this.slots.get(node.id) / ring) * 2 * Math.PI - Math.PI / 2;
       const reach = ring > 14 && this.slots.get(node.id) % 2 ? 0.72 : 1;
       places.set(node.id, {
-        x: this.centre.x + Math.cos(angle) * (W / 2 - 62) * reach,
+        x: this.centre.x + Math.cos(angle) * (this.width / 2 - 62) * reach,
         y: this.centre.y + Math.sin(angle) * (this.height / 2 - 58) * reach,
       });
     }
@@ -98,11 +104,13 @@ export class Graph {
     if (!many) svg("text", { ...place, class: "sub", y: first + 13 }, group).textContent = sub;
   }
 
-  pulse(from, to, tone) {
-    if (still.matches || document.hidden || this.pulses.childElementCount > 60) return;
+  pulse(from, to, { tone, reach }) {
+    if (still.matches || document.hidden || this.pulses.childElementCount > PULSES_MAX) return;
     const dot = svg("circle", { class: `pulse ${tone}`, r: 3.4 }, this.pulses);
-    const at = (place) => `translate(${place.x}px, ${place.y}px)`;
-    const path = [{ transform: at(from), opacity: 1 }, { transform: at(to), opacity: 0.2 }];
+    const path = reach.map((share, i) => ({
+      transform: `translate(${from.x + (to.x - from.x) * share}px, ${from.y + (to.y - from.y) * share}px)`,
+      opacity: i === reach.length - 1 ? 0.2 : 1,
+    }));
     dot.animate(path, { duration: 850, easing: "ease-in-out" }).onfinish = () => dot.remove();
   }
 }
