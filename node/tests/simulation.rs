@@ -89,3 +89,25 @@ fn what_a_node_sends_does_not_grow_with_the_network() {
     let messages = many.messages_mean / few.messages_mean;
     assert!(payload < 1.1 && wire < 1.1 && messages < 1.1, "{payload} {wire} {messages}");
 }
+
+#[test]
+fn frames_cost_less_than_a_thirtieth_of_large_models() {
+    let spec = NetworkSpec {
+        model: ModelSpec { features: 64, hidden: vec![1400], classes: 10 },
+        ..network(40.0).spec
+    };
+    let network = spec.check().expect("in bounds");
+    assert!(network.model.len() > 100_000);
+    let (train, _) = digits().expect("embedded");
+    let parts = partition(train.labels(), 10, 4, &Split::Iid, 0).expect("enough rows");
+    let train = Arc::new(train);
+    let shards = parts.into_iter().map(|rows| Shard::new(Arc::clone(&train), rows));
+    let shards = shards.map(|shard| shard.expect("in range")).collect();
+    let step = Duration::from_millis(100);
+    let scenario = Scenario { step, delay: step / 10, ..Scenario::default() };
+    let mut simulation = Simulation::new(&network, &scenario, shards);
+    simulation.run(|_, _| {});
+    let report = simulation.report(&Shard::all(train));
+    let overhead = report.wire_bytes_mean / report.payload_bytes_mean - 1.0;
+    assert!((0.0..=0.03).contains(&overhead), "{overhead}");
+}
