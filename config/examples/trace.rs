@@ -1,6 +1,6 @@
-//! Prints the trace digest of a built-in digits scenario at one and at two threads:
-//! `cargo run -p starling-config --example trace -- stress-digits`. `scripts/same-trace` compares
-//! what a debug and a release build print.
+//! Prints the trace digest of a built-in scenario, flown on digits, at one thread and at two:
+//! `cargo run -p starling-config --example trace -- stress 24`. `scripts/same-trace` compares what a
+//! debug and a release build print.
 #![allow(clippy::expect_used, missing_docs)]
 
 use std::sync::Arc;
@@ -27,6 +27,8 @@ fn main() {
     let (_, text) = LIBRARY.iter().find(|(known, _)| *known == name).expect("a built-in name");
     let mut scenario = ScenarioFile::parse(&name, text).expect("valid");
     scenario.data = "digits".into();
+    scenario.hidden = vec![32];
+    scenario.steps = 100;
     if let Some(nodes) = std::env::args().nth(2) {
         scenario.nodes = nodes.parse().expect("a number of nodes");
     }

@@ -315,7 +315,6 @@ impl ScenarioFile {
                 up_mean: steps(churn.up_steps),
                 fresh: churn.fresh,
             }),
-            outages: Vec::new(),
             partition: self.partition.map(|partition| Partition {
                 begin: steps(partition.begin_steps),
                 end: steps(partition.end_steps),

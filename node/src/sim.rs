@@ -28,7 +28,7 @@ use starling_protocol::message::Hint;
 use starling_protocol::time::Time;
 
 pub use self::attack::Attack;
-pub use self::scenario::{Churn, Outage, Partition, Sabotage, Scenario};
+pub use self::scenario::{Churn, Partition, Sabotage, Scenario};
 
 use self::actor::{Actor, Directory, Person};
 use self::attack::Crowd;

@@ -22,6 +22,7 @@ pub const FLIGHT_MAX: Duration = Duration::from_secs(300);
 
 fn demo(folder: &Path, options: &[&str]) -> Command {
     let mut command = starling();
+    // Of two counts of nodes the last holds.
     command.args(["demo", "--nodes", "3", "--json"]).args(options).env("TMPDIR", folder);
     command
 }
@@ -70,6 +71,26 @@ fn the_flock_beats_each_node_alone_and_leaves_nothing_behind() {
     assert!(payload > 0.0, "{verdict}");
     assert!(number(&verdict, "sent_bytes_per_node_mean") > payload, "{verdict}");
     assert!(number(&verdict, "rounds_mean") >= 100.0, "{verdict}");
+}
+
+#[test]
+fn every_profile_flies_in_real_daemons() {
+    for (profile, models_per_round) in [("safe", 1.0..3.0), ("paranoid", 3.0..8.0)] {
+        let folder = folder();
+        let mut command = demo(folder.path(), &["--fast", "--nodes", "5", "--profile", profile]);
+        let outcome = call_within(FLIGHT_MAX, &mut command);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.err);
+        let last = outcome.out.lines().last().expect("a line");
+        let verdict: Value = serde_json::from_str(last).expect("JSON");
+        assert_eq!((&verdict["profile"], &verdict["exit_ok"]), (&profile.into(), &true.into()));
+        assert!(number(&verdict, "accuracy_mean") >= 0.9, "{verdict}");
+        // Safe sends differences of under two bits a parameter, paranoid whole int8 models to as
+        // many as pull from it.
+        let model = if profile == "safe" { 2410.0 * 1.9 / 8.0 } else { 2410.0 * 8.25 / 8.0 };
+        let rounds = number(&verdict, "rounds_mean");
+        let models = number(&verdict, "payload_bytes_per_node_mean") / rounds / model;
+        assert!(models_per_round.contains(&models), "{models} models a round: {verdict}");
+    }
 }
 
 #[test]
@@ -132,6 +153,7 @@ fn a_demo_of_nonsense_is_64() {
     for (options, part) in [
         (["--data", "nonsense"], "--data nonsense"),
         (["--codec", "zip"], "zip"),
+        (["--profile", "mean-only"], "--profile mean-only"),
         (["--kill-every", "0.1"], "--kill-every"),
     ] {
         let outcome = call(&mut demo(folder.path(), &options));

@@ -180,12 +180,6 @@ impl Actor {
         // Nodes of a real network do not start in the same instant.
         let start = actor.scenario.step.mul_f64(actor.rng.random_range(0.0..4.0));
         actor.push(Time::ZERO + start, Happening::Restart);
-        for outage in actor.scenario.outages.clone() {
-            if outage.node == index {
-                actor.push(Time::ZERO + outage.begin, Happening::Crash);
-                actor.push(Time::ZERO + outage.end, Happening::Restart);
-            }
-        }
         actor
     }
 

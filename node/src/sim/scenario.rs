@@ -29,17 +29,6 @@ pub struct Partition {
     pub share: f64,
 }
 
-/// One node that is down for a while.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Outage {
-    /// Which node.
-    pub node: usize,
-    /// When it crashes.
-    pub begin: Duration,
-    /// When it is started again.
-    pub end: Duration,
-}
-
 /// A virtual network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
@@ -61,8 +50,6 @@ pub struct Scenario {
     pub duplication: f64,
     /// Nodes that go away and come back.
     pub churn: Option<Churn>,
-    /// Single crashes.
-    pub outages: Vec<Outage>,
     /// A cut.
     pub partition: Option<Partition>,
     /// What the last nodes do, group by group, and how many each has.
@@ -86,7 +73,6 @@ impl Default for Scenario {
             loss: 0.0,
             duplication: 0.0,
             churn: None,
-            outages: Vec::new(),
             partition: None,
             attacks: Vec::new(),
             sabotage: None,
