@@ -10,7 +10,7 @@ use starling_node::settings::Rule;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// Members are known: full momentum, gate, clip and direction filter.
+    /// Members are known: full momentum, gate, clip, direction filter and trial.
     #[default]
     Closed,
     /// Collusion is suspected: pulls six models a round, mixes their neighbourhoods and trims; no

@@ -21,15 +21,15 @@ use crate::references::References;
 use crate::settings::{Rule, Settings};
 use crate::spec::Network;
 
-/// Held-back rows that a model is tried on at each merge: enough to tell a step back from chance
-/// within a few exchanges, and a twelfth of what four local steps cost.
+/// Held-back rows that a model is tried on at each merge, at most those of a batch: enough to tell a
+/// step back from chance within a few exchanges, and a twelfth of what four local steps cost.
 const TRIAL_ROWS: usize = 32;
 /// Peers whose direction the direction filter remembers.
 const FILTER_PEERS_MAX: usize = 64;
 /// Hold-out rows that a model is tried on before it is adopted.
 const ADOPTED_ROWS: usize = 256;
-/// It may lose so many times what a guess does.
-const ADOPTED_LOSS_MAX: f64 = 100.0;
+/// It may be so many times as long as what all begin from.
+const ADOPTED_NORM_MAX: f64 = 100.0;
 /// A mean loss beyond this many times the usual one means that training has diverged.
 const DIVERGED: f64 = 4.0;
 /// Rounds after that in which the outer step is taken at half its rate.
@@ -62,7 +62,7 @@ pub struct Replica {
     references: References,
     filter: DirectionFilter<NodeId>,
     trials: Trials<NodeId>,
-    /// Our loss on the rows of trials in this round.
+    /// Our loss on the rows of trials, since our model last moved.
     own_loss: Option<f64>,
 }
 
@@ -251,7 +251,7 @@ impl Replica {
         };
         // The partner has this mid-point too; if it forgets it in a crash, a whole model follows.
         self.references.remember(peer, None, &sent, &theirs);
-        Done::Absorbed(self.merge(peer, &theirs, &sent, terms))
+        Done::Absorbed(self.merge(peer, &theirs, &sent, terms, true))
     }
 
     fn answer(
@@ -282,7 +282,7 @@ impl Replica {
         let codec = if small { Codec::Ref3 } else { request.codec };
         let (slab, ours) = write_relative(codec, &self.x, Some(&theirs));
         self.references.remember(peer, request.base, &ours, &theirs);
-        let merge = terms.map(|terms| self.merge(peer, &theirs, &ours, terms));
+        let merge = terms.map(|terms| self.merge(peer, &theirs, &ours, terms, false));
         let score = score.then(|| {
             let rows = Some(self.score_rows);
             let model = &self.network.model;
@@ -294,8 +294,15 @@ impl Replica {
     }
 
     /// Moves `x` along `theirs - ours`, both as they were on the wire, so that the mean of the pair
-    /// stays what it was.
-    fn merge(&mut self, peer: NodeId, theirs: &[f32], ours: &[f32], terms: &MergeTerms) -> Merge {
+    /// stays what it was. `drawn` are partners that we asked ourselves.
+    fn merge(
+        &mut self,
+        peer: NodeId,
+        theirs: &[f32],
+        ours: &[f32],
+        terms: &MergeTerms,
+        drawn: bool,
+    ) -> Merge {
         let distance = distance(theirs, ours);
         let verdict =
             if self.rule.gate { judge(distance, terms.threshold) } else { Verdict::Accept(1.0) };
@@ -309,7 +316,8 @@ impl Replica {
             return Merge { distance, accepted: false, trusted: 1.0, moved: 0.0 };
         };
         let trusted = if self.rule.filter {
-            self.filter.observe(peer, theirs) * self.try_out(peer, theirs)
+            let trusted = self.filter.observe(peer, theirs);
+            if trusted > 0.0 { trusted * self.try_out(peer, theirs, drawn) } else { 0.0 }
         } else {
             1.0
         };
@@ -320,18 +328,27 @@ impl Replica {
     }
 
     /// How much of its weight a partner's model keeps after a trial on our rows.
-    fn try_out(&mut self, peer: NodeId, theirs: &[f32]) -> f64 {
-        let (model, rows) = (&self.network.model, Some(TRIAL_ROWS));
+    fn try_out(&mut self, peer: NodeId, theirs: &[f32], drawn: bool) -> f64 {
+        let batch = self.network.spec.training.batch as usize;
+        let (model, rows) = (&self.network.model, Some(TRIAL_ROWS.min(batch)));
         let own = match self.own_loss {
             Some(loss) => loss,
             None => evaluate(model, &self.x, &self.holdout, rows, &mut self.space).loss,
         };
         self.own_loss = Some(own);
         let found = evaluate(model, theirs, &self.holdout, rows, &mut self.space);
-        if found.total == 0 { 1.0 } else { self.trials.observe(peer, found.loss - own) }
+        if found.total == 0 {
+            return 1.0;
+        }
+        let kept = self.trials.judge(peer, found.loss - own);
+        if drawn {
+            self.trials.observe(peer, found.loss - own);
+        }
+        kept
     }
 
     fn shift(&mut self, theirs: &[f32], ours: &[f32], weight: f64) {
+        self.own_loss = None;
         add_scaled_difference(&mut self.x, theirs, ours, weight as f32);
         add_scaled_difference(&mut self.base, theirs, ours, weight as f32);
     }
@@ -399,15 +416,17 @@ impl Replica {
         0
     }
 
-    /// Whether it may be a model of this task, and not one that no training leads away from. What
-    /// it loses on our rows is what training begins from: a model that has seen none of our classes
-    /// is no sign of divergence.
+    /// Whether it may be a model of this task, and not one so long that no training leads away from
+    /// it. What it loses on our rows is what training begins from: a model that has seen none of our
+    /// classes is no sign of divergence.
     fn may_adopt(&mut self, params: &[f32]) -> bool {
         let guess = (self.network.spec.model.classes as f64).ln();
         let (model, rows) = (&self.network.model, Some(ADOPTED_ROWS));
         let found = evaluate(model, params, &self.holdout, rows, &mut self.space);
-        let fit = found.loss <= ADOPTED_LOSS_MAX * guess && first_non_finite(params).is_none();
-        if fit {
+        let longest = ADOPTED_NORM_MAX * norm(&self.network.genesis());
+        // A length that is no number fails the comparison.
+        let fit = norm(params) <= longest;
+        if fit && found.loss.is_finite() {
             self.usual_loss = found.loss.max(guess);
         }
         fit

@@ -18,7 +18,7 @@ pub struct Rule {
     /// learn, at the present learning rate. Without it a flock that agrees closely shuts out the
     /// one node that knows what the others have forgotten.
     pub gate_floor: f64,
-    /// Whether peers that pull in one direction lose weight.
+    /// Whether peers that pull in one direction, or do worse than others on our rows, lose weight.
     pub filter: bool,
     /// Whether ages weigh.
     pub ages: bool,

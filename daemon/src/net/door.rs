@@ -87,7 +87,7 @@ fn bounded(what: &str, now: usize, most: usize) -> Result<(), ConnectionDenied> 
 }
 
 /// Where a connection comes from, and how many may be set up from there at a time. A customer has
-/// one address of IPv4, and 64 bits of IPv6 to choose from.
+/// one address of IPv4, and up to 80 bits of IPv6 to choose from.
 fn place(remote: &Multiaddr) -> (Option<IpAddr>, usize) {
     let ip = match remote.iter().next() {
         Some(Protocol::Ip4(ip)) => IpAddr::from(ip),
@@ -97,7 +97,7 @@ fn place(remote: &Multiaddr) -> (Option<IpAddr>, usize) {
     match ip {
         ip if ip.is_loopback() => (Some(ip), PENDING_PER_LOOPBACK),
         IpAddr::V6(ip) => {
-            let network = Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64);
+            let network = Ipv6Addr::from_bits(ip.to_bits() >> 80 << 80);
             (Some(network.into()), PENDING_PER_PLACE)
         }
         ip => (Some(ip), PENDING_PER_PLACE),
@@ -206,9 +206,9 @@ mod tests {
         let port = |host: &'static str| move |index| format!("{host}/tcp/{}", 1 + index);
         assert_eq!(let_in(&mut door, 0, port("/ip4/192.0.2.1")), 8);
         assert_eq!(let_in(&mut door, 100, port("/ip4/192.0.2.2")), 8);
-        let same_64 = |index| format!("/ip6/2001:db8:0:1::{index:x}/udp/1/quic-v1");
-        assert_eq!(let_in(&mut door, 200, same_64), 8);
-        assert_eq!(let_in(&mut door, 300, port("/ip6/2001:db8:0:2::1")), 8);
+        let same_48 = |index| format!("/ip6/2001:db8:1:{index:x}::1/udp/1/quic-v1");
+        assert_eq!(let_in(&mut door, 200, same_48), 8);
+        assert_eq!(let_in(&mut door, 300, port("/ip6/2001:db8:2::1")), 8);
         let mapped = port("/ip6/::ffff:192.0.2.1");
         assert_eq!(let_in(&mut door, 400, mapped), 0, "the first once more");
         assert_eq!(let_in(&mut door, 500, port("/ip4/127.0.0.1")), 32);

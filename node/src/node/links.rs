@@ -171,7 +171,7 @@ impl Node {
         });
         let oldest = silent.min_by_key(|(_, link)| link.since).map(|(id, _)| *id);
         if let Some(stranger) = oldest {
-            self.deny(stranger, Denial::NotMember);
+            self.deny(stranger, Denial::Full);
         }
         oldest.is_some()
     }
@@ -282,7 +282,15 @@ impl Node {
     /// Counts what a peer did wrong, and cuts it off if that was too much.
     pub(super) fn fault(&mut self, peer: NodeId, rejection: Rejection) {
         self.count_fault(peer, rejection);
-        if rejection.severity() == Severity::Fatal || self.is_banned(peer) {
+        let member = self.conducts.get(peer).is_some_and(|conduct| conduct.member);
+        let tolerated = match rejection.severity() {
+            // A stranger that asks too early has until its deadline to say who it is.
+            Severity::None | Severity::High => true,
+            Severity::Fatal => false,
+            // Whatever else it does wrong is not remembered, so it has one try.
+            Severity::Mid | Severity::Low => member,
+        };
+        if !tolerated || self.is_banned(peer) {
             self.disconnect(peer, rejection.name());
         }
     }

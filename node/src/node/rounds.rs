@@ -9,7 +9,7 @@ use starling_protocol::envelope::Frame;
 use starling_protocol::fault::Rejection;
 use starling_protocol::gate::merge_weight;
 use starling_protocol::id::NodeId;
-use starling_protocol::limits::AGE_MAX;
+use starling_protocol::limits::{AGE_MAX, COOLDOWN_MAX};
 use starling_protocol::message::{ExchangeOutcome, ExchangeReply, ExchangeRequest, Message};
 use starling_protocol::time::Time;
 use starling_protocol::view::choose;
@@ -32,6 +32,8 @@ const HOLD_PERIOD: Duration = Duration::from_millis(100);
 /// node that was away is far from everyone, by its own fault. Who asks us gains nothing by it.
 const CATCHING_UP_MERGES: u64 = 3;
 const CATCHING_UP_FACTOR: f64 = 4.0;
+/// A partner that takes much longer than usual is not drawn again before so many times that.
+const DAWDLER_SPARED: u32 = 16;
 /// Between two `train.diverged` lines.
 const DIVERGED_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two `round.completed` lines.
@@ -246,6 +248,7 @@ impl Node {
     #[must_use]
     pub fn obstacle(&self) -> Option<&'static str> {
         match self.phase {
+            Phase::Join if self.peers() > 0 => Some("no member has given it a model yet"),
             Phase::Join => Some("no member has let this node in yet"),
             Phase::Train if self.counters.isolated => Some("isolated"),
             Phase::Train => self.reason_to_wait().map(|(_, reason)| reason),
@@ -349,7 +352,13 @@ impl Node {
                         && !conduct.is_quarantined(self.standing.round)
                 })
         };
-        self.view.members().filter(fit).collect()
+        let pool: Vec<NodeId> = self.view.members().filter(fit).collect();
+        // Who does not decode what we write costs many times the bytes: only if there is nobody else.
+        let decodes = |id: &NodeId| {
+            self.links.get(id).is_some_and(|link| link.codecs.contains(self.settings.rule.codec))
+        };
+        let (compact, others): (Vec<NodeId>, Vec<NodeId>) = pool.into_iter().partition(decodes);
+        if compact.is_empty() { others } else { compact }
     }
 
     fn request(&mut self, peer: NodeId, second: bool, own: Encoded) {
@@ -421,8 +430,8 @@ impl Node {
         }
     }
 
-    /// Takes note of how long a partner took. One that keeps us waiting is left alone like one that
-    /// does not answer: just in time for every time-out costs as much.
+    /// Takes note of how long a partner took. One that keeps us waiting is left alone for a while in
+    /// proportion: just in time for every time-out would cost a round each time.
     fn partner_replied(&mut self, peer: NodeId, exchange: u64, age: f64, took: Duration) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.standing.age = age;
@@ -430,14 +439,13 @@ impl Node {
         let step = Duration::from_nanos(step_ns);
         let dawdles = self.latency.is_unusual(took, step);
         self.latency.observe(took, step);
+        let until = self.now + took.saturating_mul(DAWDLER_SPARED).min(COOLDOWN_MAX);
         if let Some(conduct) = self.conducts.get_mut(peer) {
             conduct.unscored = Some(exchange);
-            if !dawdles {
-                conduct.failures = 0;
+            conduct.failures = 0;
+            if dawdles {
+                conduct.cooldown_until = until;
             }
-        }
-        if dawdles {
-            self.cool_down(peer);
         }
         // A slow partner's bucket fills slowly: a request before that is wasted.
         if step_ns > 2 * self.counters.step_ns {

@@ -34,8 +34,7 @@ use crate::worker::{JobId, Worker};
 
 /// Happenings of one node in one window; more are a loop that time does not end.
 const HAPPENINGS_MAX: u32 = 100_000;
-/// One frame in so many is sent again under `Sabotage::Replay`, and one merge in so many is bent
-/// under `Sabotage::Mean`.
+/// One frame in so many is sent again under `Sabotage::Replay`.
 const SABOTAGE_EVERY: u64 = 16;
 
 /// The key of node `index`.

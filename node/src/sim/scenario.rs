@@ -93,9 +93,9 @@ pub enum Sabotage {
     Stranger,
     /// Honest nodes ban each other.
     Ban,
-    /// Parameters stop being numbers.
+    /// Parameters are no numbers at the end: in mid-run a node would heal itself.
     Finite,
-    /// Nobody learns to the end.
+    /// A node is never done with its first steps.
     Stall,
 }
 

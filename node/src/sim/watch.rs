@@ -72,11 +72,13 @@ impl Watch {
         }
         unused.newest = name;
         match &frame.frame.message {
-            Message::ExchangeRequest(_) => unused.requests += 1,
+            // One exchange of a peer is open at a time; that before may still wait for its turn.
+            Message::ExchangeRequest(_) => unused.requests = (unused.requests + 1).min(2),
             Message::ExchangeReply(reply)
                 if matches!(reply.outcome, ExchangeOutcome::Model { .. }) =>
             {
-                unused.replies += 1;
+                // A later one is to a later request of ours.
+                unused.replies = 1;
             }
             Message::SnapshotReply(reply) if reply.age.is_some() => self.snapshots += 1,
             _ => {}

@@ -73,7 +73,8 @@ impl Actor {
         Some(frame)
     }
 
-    /// How long a hostile node holds a frame back.
+    /// How long a hostile node holds a frame back: a share of what it would wait itself, which is
+    /// about what its victim does.
     pub(super) fn hold_back(&self, address: &Address, frame: &Frame) -> Duration {
         match (self.attack(), &frame.message, &self.live) {
             (Some(Attack::Dawdle { share }), Message::ExchangeReply(_), Some(live)) => {
