@@ -28,7 +28,7 @@ const TRIAL_ROWS: usize = 32;
 const FILTER_PEERS_MAX: usize = 64;
 /// Hold-out rows that a model is tried on before it is adopted.
 const ADOPTED_ROWS: usize = 256;
-/// It may lose so many times what a guess does.
+/// It may lose so many times what a guess does, and after one step of training too.
 const ADOPTED_LOSS_MAX: f64 = 100.0;
 /// A mean loss beyond this many times the usual one means that training has diverged.
 const DIVERGED: f64 = 4.0;
@@ -399,18 +399,29 @@ impl Replica {
         0
     }
 
-    /// Whether it may be a model of this task, and not one that no training leads away from. What
-    /// it loses on our rows is what training begins from: a model that has seen none of our classes
-    /// is no sign of divergence.
+    /// Whether it may be a model of this task, and not one that no training leads away from: weights
+    /// that are all alike guess, however large they are, and the first step from large ones is a
+    /// leap. What it loses on our rows is what training begins from: a model that has seen none of
+    /// our classes is no sign of divergence.
     fn may_adopt(&mut self, params: &[f32]) -> bool {
         let guess = (self.network.spec.model.classes as f64).ln();
-        let (model, rows) = (&self.network.model, Some(ADOPTED_ROWS));
-        let found = evaluate(model, params, &self.holdout, rows, &mut self.space);
-        let fit = found.loss <= ADOPTED_LOSS_MAX * guess && first_non_finite(params).is_none();
+        let loss = self.holdout_loss(params);
+        let mut ahead = params.to_vec();
+        // Of a copy, so that a look changes nothing of what is drawn later.
+        let mut trainer = self.trainer.clone();
+        trainer.step(&self.network.model, &mut ahead, self.schedule.rate, &mut self.space);
+        let most = loss.max(self.holdout_loss(&ahead));
+        let fit = most <= ADOPTED_LOSS_MAX * guess && first_non_finite(params).is_none();
         if fit {
-            self.usual_loss = found.loss.max(guess);
+            self.usual_loss = loss.max(guess);
         }
         fit
+    }
+
+    fn holdout_loss(&mut self, params: &[f32]) -> f64 {
+        let (model, rows) = (&self.network.model, Some(ADOPTED_ROWS));
+        let loss = evaluate(model, params, &self.holdout, rows, &mut self.space).loss;
+        if loss.is_nan() { f64::INFINITY } else { loss }
     }
 }
 
@@ -444,3 +455,6 @@ fn add_reference(decoded: &mut [f32], reference: Option<&[f32]>) {
         *value += mid;
     }
 }
+
+#[cfg(test)]
+mod tests;
