@@ -444,3 +444,6 @@ impl Node {
         Ticket::sign(&self.key, terms)?.to_text()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -542,3 +542,6 @@ impl Node {
         Codec::from_byte(codec) == Some(Codec::Ref3)
     }
 }
+
+#[cfg(test)]
+mod tests;
