@@ -447,6 +447,49 @@ mod tests {
     }
 
     #[test]
+    fn a_million_bad_frames_of_three_peers_are_a_line_in_ten_seconds_each_and_none_is_lost() {
+        const FRAMES: u32 = 1_000_000;
+        let mut state = State::default();
+        let (start, peers) = (Instant::now(), ["a", "b", "c"]);
+        let event = |peer: &str| Event::FrameRejected {
+            peer: peer.to_owned(),
+            reason: "bad_signature".to_owned(),
+        };
+        let (entry, fields) = (event("a").entry(), peers.map(|peer| fields_of(&event(peer))));
+        let (mut written, mut told) = (Vec::new(), 0);
+        let mut seen: BTreeMap<String, Vec<Duration>> = BTreeMap::new();
+        for index in 0..=FRAMES {
+            // A hundred seconds of them; the last comes when all others have fallen silent.
+            let late = Duration::from_secs(if index == FRAMES { 200 } else { 0 });
+            let at = Duration::from_micros(100) * index + late;
+            let fields = fields[index as usize % peers.len()].clone();
+            for line in state.record(start + at, entry.name, entry.severity, fields) {
+                let text = |key: &str| line.fields.get(key).and_then(Value::as_str);
+                let number = |key: &str| line.fields.get(key).and_then(Value::as_u64);
+                if let Some(peer) = text("peer") {
+                    seen.entry(peer.to_owned()).or_default().push(at);
+                    told += 1;
+                }
+                told += number("suppressed").or(number("lines")).unwrap_or(0);
+                written.push(line.seq);
+            }
+        }
+        let spaced = |times: &[Duration]| {
+            times.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_secs(10))
+        };
+        assert!(seen.values().all(|times| spaced(times)), "{seen:?}");
+        let lines: Vec<usize> = seen.values().map(Vec::len).collect();
+        // The last frame is one more of the second peer.
+        assert_eq!(lines, [10, 11, 10]);
+        assert_eq!(told, u64::from(FRAMES) + 1, "each is a line or counted in one");
+        let gapless: Vec<Option<u64>> = (1..=written.len() as u64).map(Some).collect();
+        assert_eq!(written, gapless);
+        let counted = ("frame.rejected", "bad_signature".to_owned());
+        assert_eq!(state.counts[&counted], u64::from(FRAMES) + 1);
+        assert_eq!(state.held_back, u64::from(FRAMES) + 1 - 31);
+    }
+
+    #[test]
     fn what_is_below_the_level_is_kept_and_counted_without_a_number() {
         let mut state = State { level: LogLevel::Warn, ..State::default() };
         let now = Instant::now();

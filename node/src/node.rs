@@ -6,6 +6,7 @@
 
 mod answers;
 mod conduct;
+mod counters;
 mod disclosed;
 mod joining;
 mod links;
@@ -37,10 +38,10 @@ use starling_protocol::score::Scores;
 use starling_protocol::time::Time;
 use starling_protocol::view::View;
 
+pub use self::counters::{Counters, Durations};
 pub use self::disclosed::{Disclosed, Sent};
 pub use self::links::Peer;
 pub use self::operator::{PeerRow, Tuning};
-pub use self::rounds::Durations;
 pub use self::standing::{Standing, StandingError};
 
 use crate::event::Event;
@@ -51,7 +52,7 @@ use crate::worker::JobId;
 
 use self::conduct::Conducts;
 use self::links::Link;
-use self::rounds::{Counters, Stage};
+use self::rounds::Stage;
 
 /// What a node that has no rounds of its own any more takes for one at least.
 const ROUND_TIME_MIN: Duration = Duration::from_millis(10);

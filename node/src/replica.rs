@@ -463,3 +463,6 @@ fn add_reference(decoded: &mut [f32], reference: Option<&[f32]>) {
         *value += mid;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,13 +60,14 @@ impl Ages {
     /// usual deviation and two rounds of `round_steps` is taken for a usual one, so a liar moves
     /// nothing, and a node that was away still believes the many who tell it so. The same for one
     /// as far below: slow nodes make such claims too, but a few must not keep a flock young. While
-    /// few claims are known, none is believed beyond twice our own age and a few rounds, or a few
-    /// rounds below half of it.
+    /// few claims are known, none is believed to be more than a few rounds from our own age: who is
+    /// really behind by more believes the many an exchange or two later, and a liar that meets a
+    /// node that has just been started must not end its learning.
     #[must_use]
     pub fn believe(&self, claim: f64, own_age: f64, round_steps: f64) -> f64 {
         if self.0.len() < Self::ENOUGH {
             let few = 16.0 * round_steps;
-            return claim.clamp((0.5 * own_age - few).max(0.0), 2.0 * own_age + few);
+            return claim.clamp((own_age - few).max(0.0), own_age + few);
         }
         let usual = lower_median(self.0.iter().copied()).unwrap_or_default();
         let deviations = self.0.iter().map(|difference| (difference - usual).abs());
@@ -153,7 +154,9 @@ mod tests {
     #[test]
     fn one_liar_cannot_move_what_is_believed_of_age() {
         let mut ages = Ages::default();
-        assert_eq!(ages.believe(1e15, 10.0, 4.0), 84.0);
+        assert_eq!(ages.believe(1e15, 1000.0, 4.0), 1064.0);
+        assert_eq!(ages.believe(0.0, 1000.0, 4.0), 936.0);
+        assert_eq!(ages.believe(0.0, 10.0, 4.0), 0.0);
         assert_eq!(ages.believe(12.0, 10.0, 4.0), 12.0);
         for claim in [100.0, 101.0, 102.0, 1e15, 103.0] {
             ages.observe(claim, 100.0);

@@ -153,3 +153,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

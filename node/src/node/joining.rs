@@ -192,3 +192,6 @@ impl Node {
         self.beat_to_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -452,3 +452,6 @@ impl Node {
         Ticket::sign(&self.key, terms)?.to_text()
     }
 }
+
+#[cfg(test)]
+mod tests;

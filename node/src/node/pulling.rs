@@ -106,3 +106,6 @@ impl Node {
         self.finish_round();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,81 +39,6 @@ const DIVERGED_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two `round.completed` lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Totals of one boot, and what the last round measured.
-#[derive(Clone, Debug, Default)]
-pub struct Counters {
-    /// Bytes of frames sent.
-    pub sent_bytes: u64,
-    /// Bytes of frames received.
-    pub received_bytes: u64,
-    /// Model bytes sent.
-    pub payload_sent_bytes: u64,
-    /// Model bytes received.
-    pub payload_received_bytes: u64,
-    /// Frames sent.
-    pub messages_sent: u64,
-    /// Merges taken.
-    pub accepted: u64,
-    /// When the last of them was.
-    pub merged_at: Option<Time>,
-    /// Merges that the gate rejected.
-    pub rejected: u64,
-    /// Own exchanges that came to nothing.
-    pub failed: u64,
-    /// Exchanges answered.
-    pub answered: u64,
-    /// Frames refused.
-    pub frames_rejected: u64,
-    /// Peers banned.
-    pub bans: u64,
-    /// Rounds of this boot.
-    pub rounds: u64,
-    /// Mean loss of the last round.
-    pub loss: f64,
-    /// Length of the last local update.
-    pub update_norm: f64,
-    /// Length of the parameters.
-    pub norm: f64,
-    /// Duration of a local step.
-    pub step_ns: u64,
-    /// Duration of the last round.
-    pub round_time: Duration,
-    /// Durations of all rounds.
-    pub round_times: Durations,
-    reported_rounds: u64,
-    reported_at: Time,
-    diverged_at: Time,
-    round_begun: Time,
-    silent_rounds: u64,
-    rejected_in_a_row: u32,
-    last_partner: Option<NodeId>,
-    waiting_reported: bool,
-    isolated: bool,
-}
-
-/// How many durations fell below each bound, and what they add up to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Durations {
-    /// Those up to the bound of the same place but above the one before; the last has no bound.
-    pub counts: [u64; Self::BOUNDS_S.len() + 1],
-    /// Sum of all.
-    pub total: Duration,
-}
-
-impl Durations {
-    /// Upper bounds, seconds: from a small model on one machine to a large one across a continent.
-    pub const BOUNDS_S: [f64; 11] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0];
-
-    fn observe(&mut self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let place = Self::BOUNDS_S.iter().take_while(|bound| seconds > **bound).count();
-        if let Some(count) = self.counts.get_mut(place) {
-            *count += 1;
-        }
-        self.total += duration;
-    }
-}
-
 /// Where the round stands.
 #[derive(Clone, Debug)]
 pub(super) enum Stage {
@@ -625,3 +550,6 @@ impl Node {
         Codec::from_byte(codec) == Some(Codec::Ref3)
     }
 }
+
+#[cfg(test)]
+mod tests;
