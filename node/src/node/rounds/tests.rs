@@ -206,6 +206,7 @@ fn a_node_that_knew_faster_times_learns_to_wait_for_partners_that_are_all_slow_n
         exchanged_in(&mut table, |_| SECOND / 100);
     }
     assert_eq!(totals(&table), (LATENCIES_MAX as u64, 0, 0));
+    let begun = table.now;
     // As when others start on the same machine: six times what it has ever waited.
     for _ in 0..100 {
         exchanged_in(&mut table, |_| SECOND * 3 / 10);
@@ -214,6 +215,8 @@ fn a_node_that_knew_faster_times_learns_to_wait_for_partners_that_are_all_slow_n
     assert_eq!(accepted + failed, LATENCIES_MAX as u64 + 100);
     // Half of what it remembers must be slow before it believes it, and then it does.
     assert!(failed <= 40, "{failed} exchanges of 100 were given up");
+    let took = table.now.since(begun);
+    assert!(took <= 150 * SECOND, "100 rounds of a second took {took:?}");
 }
 
 #[test]
