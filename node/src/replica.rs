@@ -399,10 +399,10 @@ impl Replica {
         0
     }
 
-    /// Whether it may be a model of this task, and not one that no training leads away from: weights
-    /// that are all alike guess, however large they are, and the first step from large ones is a
-    /// leap. What it loses on our rows is what training begins from: a model that has seen none of
-    /// our classes is no sign of divergence.
+    /// Whether it may be a model of this task, and not one that no training leads away from:
+    /// weights that are all alike guess, however large they are, and the first step from large
+    /// ones is a leap. What it loses on our rows is what training begins from: a model that has
+    /// seen none of our classes is no sign of divergence.
     fn may_adopt(&mut self, params: &[f32]) -> bool {
         let guess = (self.network.spec.model.classes as f64).ln();
         let loss = self.holdout_loss(params);

@@ -378,9 +378,10 @@ impl Node {
         }
     }
 
-    /// Takes note of how long a reply took that we did not wait for: else a node that has known faster
-    /// times, as before others started on the same machine, gives all exchanges up for ever. If
-    /// nobody is left to draw, it is we who wait too short, and not they who are to be left alone.
+    /// Takes note of how long a reply took that we did not wait for: else a node that has known
+    /// faster times, as before others started on the same machine, gives all exchanges up for ever.
+    /// If nobody is left to draw, it is we who wait too short, and not they who are to be left
+    /// alone.
     fn learn_from_late(&mut self, peer: NodeId, reply: &ExchangeReply) {
         let given_up = self.conducts.get(peer).and_then(|conduct| conduct.given_up);
         let Some((_, sent)) = given_up.filter(|(exchange, _)| *exchange == reply.exchange) else {

@@ -279,8 +279,8 @@ fn what_is_held_for_a_gradient_stays_within_twice_where_a_cycle_begins() {
 }
 
 /// The largest and the last share by which our age differs from that of eleven honest partners that
-/// take as many steps as we, over 200 exchanges with them and a twelfth, which claims `lie` times our
-/// age from the `quiet`-th exchange on. It also asks, as often as it likes.
+/// take as many steps as we, over 200 exchanges with them and a twelfth, which claims `lie` times
+/// our age from the `quiet`-th exchange on. It also asks, as often as it likes.
 fn age_moved(lie: f64, quiet: u32) -> (f64, f64) {
     let mut table = table(12);
     let liar = peer(13);
