@@ -167,7 +167,8 @@ pub enum Done {
     Snapshot(Encoded),
     /// [`Job::Mix`]: how many could be used.
     Mixed(usize),
-    /// [`Job::Adopt`]: how many were used; none if what they came to cannot be a model of this task.
+    /// [`Job::Adopt`]: how many were used; none if what they came to cannot be a model of this
+    /// task.
     Adopted(usize),
     /// [`Job::Checkpoint`].
     Checkpoint(Vec<u8>),

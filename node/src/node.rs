@@ -198,8 +198,8 @@ pub struct Node {
     view: View,
     links: BTreeMap<NodeId, Link>,
     conducts: Conducts,
-    /// Own rounds, by which peers earn the right to ask. Where there are none any more, time goes on
-    /// for them at the pace that they had.
+    /// Own rounds, by which peers earn the right to ask. Where there are none any more, time goes
+    /// on for them at the pace that they had.
     token_rounds: f64,
     tokens_at: Time,
     scores: Scores,

@@ -61,7 +61,7 @@ impl Ages {
     /// nothing, and a node that was away still believes the many who tell it so. The same for one
     /// as far below: slow nodes make such claims too, but a few must not keep a flock young. While
     /// few claims are known, none is believed to be more than a few rounds from our own age: who is
-    /// really behind by more believes the many an exchange or two later, and a liar that meets a
+    /// really behind by more believes the many a few exchanges later, and a liar that meets a
     /// node that has just been started must not end its learning.
     #[must_use]
     pub fn believe(&self, claim: f64, own_age: f64, round_steps: f64) -> f64 {

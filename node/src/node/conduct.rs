@@ -32,6 +32,8 @@ pub(super) struct Conduct {
     pub(super) hints_from: Time,
     /// Our exchange with it that it may still score.
     pub(super) unscored: Option<u64>,
+    /// Our last exchange with it that we gave up, and when we had asked.
+    pub(super) given_up: Option<(u64, Time)>,
     pub(super) failures: u32,
     pub(super) cooldown_until: Time,
     /// The last sixteen merges, one bit each: set if the gate rejected it.
@@ -52,6 +54,7 @@ impl Conduct {
             refilled: rounds,
             hints_from: Time::ZERO,
             unscored: None,
+            given_up: None,
             failures: 0,
             cooldown_until: Time::ZERO,
             rejects: 0,

@@ -109,8 +109,11 @@ impl Node {
         match self.stage {
             Stage::Idle => self.begin_round(),
             Stage::Pausing { until } if self.now >= until => self.begin_round(),
-            Stage::Waiting { peer, deadline, .. } if self.now >= deadline => {
+            Stage::Waiting { peer, exchange, sent, deadline, .. } if self.now >= deadline => {
                 self.cool_down(peer);
+                if let Some(conduct) = self.conducts.get_mut(peer) {
+                    conduct.given_up = Some((exchange, sent));
+                }
                 self.partner_lost(peer, "timeout");
             }
             Stage::Pulling { deadline, .. } if self.now >= deadline => self.pull_on(),
@@ -270,6 +273,10 @@ impl Node {
     pub(super) fn draw_pool(&mut self) -> Vec<NodeId> {
         self.view.rotate(&mut self.rng);
         self.fill_view();
+        self.fit_partners()
+    }
+
+    fn fit_partners(&self) -> Vec<NodeId> {
         let fit = |id: &NodeId| {
             self.links.get(id).is_some_and(|link| link.admitted() && link.standing.answers)
                 && self.conducts.get(*id).is_some_and(|conduct| {
@@ -305,6 +312,7 @@ impl Node {
         if reply.exchange >= self.next_exchange {
             return self.fault(peer, Rejection::Unexpected);
         }
+        self.learn_from_late(peer, reply);
         let Stage::Waiting { peer: partner, exchange, sent, second, based, .. } = self.stage else {
             return;
         };
@@ -375,6 +383,28 @@ impl Node {
         // A slow partner's bucket fills slowly: a request before that is wasted.
         if step_ns > 2 * self.counters.step_ns {
             self.spare(peer);
+        }
+    }
+
+    /// Takes note of how long a reply took that we did not wait for: else a node that has known
+    /// faster times, as before others started on the same machine, gives all exchanges up for ever.
+    /// If nobody is left to draw, it is we who wait too short, and not they who are to be left
+    /// alone.
+    fn learn_from_late(&mut self, peer: NodeId, reply: &ExchangeReply) {
+        let given_up = self.conducts.get(peer).and_then(|conduct| conduct.given_up);
+        let Some((_, sent)) = given_up.filter(|(exchange, _)| *exchange == reply.exchange) else {
+            return;
+        };
+        let step_ns = self.links.get(&peer).map_or(0, |link| link.standing.step_ns);
+        if matches!(reply.outcome, ExchangeOutcome::Model { .. }) {
+            self.latency.observe(self.now.since(sent), Duration::from_nanos(step_ns));
+        }
+        let (now, nobody) = (self.now, self.fit_partners().is_empty());
+        if let Some(conduct) = self.conducts.get_mut(peer) {
+            conduct.given_up = None;
+            if nobody {
+                (conduct.failures, conduct.cooldown_until) = (0, now);
+            }
         }
     }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use starling_learning::mix::distance;
-use starling_protocol::limits::EXCHANGE_TIMEOUT_FIRST;
+use starling_protocol::limits::{EXCHANGE_TIMEOUT_FIRST, LATENCIES_MAX};
 
 use super::*;
+use crate::node::Input;
 use crate::node::table::{SECOND, Table, peer};
 use crate::settings::Settings;
 
@@ -69,8 +70,10 @@ fn of_requests_that_cross_theirs_is_answered_if_its_id_is_lower_and_costs_no_tok
 
 #[test]
 fn a_partner_that_cannot_answer_is_replaced_once_and_not_twice() {
-    for outcome in [ExchangeOutcome::Busy, ExchangeOutcome::RateLimited] {
-        let mut table = table(3);
+    let outcomes = [ExchangeOutcome::Busy, ExchangeOutcome::RateLimited];
+    for (outcome, peers) in outcomes.into_iter().flat_map(|it| (2..6).map(move |peers| (it, peers)))
+    {
+        let mut table = table(peers);
         let (first, request) = table.asked();
         table.decline(first, request.exchange, outcome);
         let (second, again) = table.asks().expect("a second choice at once");
@@ -184,6 +187,48 @@ fn a_reply_of_another_than_the_partner_is_dropped() {
     assert_eq!(totals(&table), (1, 0, 0));
 }
 
+/// An exchange of the node's own that takes so long; with whom.
+fn exchanged_in(table: &mut Table, took: impl Fn(NodeId) -> Duration) -> NodeId {
+    let (partner, request) = table.asked();
+    let end = table.now + took(partner);
+    while table.now < end {
+        table.now = table.now + SECOND / 100;
+        table.step(Input::Tick);
+    }
+    table.give(partner, request.exchange, table.node.standing().age, 0.0);
+    partner
+}
+
+#[test]
+fn a_node_that_knew_faster_times_learns_to_wait_for_partners_that_are_all_slow_now() {
+    let mut table = table(2);
+    for _ in 0..LATENCIES_MAX {
+        exchanged_in(&mut table, |_| SECOND / 100);
+    }
+    assert_eq!(totals(&table), (LATENCIES_MAX as u64, 0, 0));
+    let begun = table.now;
+    // As when others start on the same machine: six times what it has ever waited.
+    for _ in 0..100 {
+        exchanged_in(&mut table, |_| SECOND * 3 / 10);
+    }
+    let (accepted, _, failed) = totals(&table);
+    assert_eq!(accepted + failed, LATENCIES_MAX as u64 + 100);
+    // Half of what it remembers must be slow before it believes it, and then it does.
+    assert!(failed <= 40, "{failed} exchanges of 100 were given up");
+    let took = table.now.since(begun);
+    assert!(took <= 150 * SECOND, "100 rounds of a second took {took:?}");
+}
+
+#[test]
+fn who_alone_is_always_late_is_left_alone_and_changes_nothing() {
+    let mut table = table(3);
+    let late = peer(2);
+    let took = |peer| if peer == late { SECOND * 3 / 10 } else { SECOND / 100 };
+    let asked = (0..300).filter(|_| exchanged_in(&mut table, took) == late).count();
+    assert!((2..=20).contains(&asked), "{asked} of 300");
+    assert!(table.node.patience(late) <= SECOND / 10, "{:?}", table.node.patience(late));
+}
+
 /// How far a reply of this offset moves the model, and the gate's threshold.
 fn moved(table: &mut Table, offset: f32) -> (f64, f64) {
     let (partner, request) = table.asked();
@@ -234,8 +279,8 @@ fn what_is_held_for_a_gradient_stays_within_twice_where_a_cycle_begins() {
 }
 
 /// The largest and the last share by which our age differs from that of eleven honest partners that
-/// take as many steps as we, over 200 exchanges with them and a twelfth, which claims `lie` times our
-/// age from the `quiet`-th exchange on. It also asks, as often as it likes.
+/// take as many steps as we, over 200 exchanges with them and a twelfth, which claims `lie` times
+/// our age from the `quiet`-th exchange on. It also asks, as often as it likes.
 fn age_moved(lie: f64, quiet: u32) -> (f64, f64) {
     let mut table = table(12);
     let liar = peer(13);
