@@ -1,6 +1,6 @@
 //! Prints the trace digest of a built-in scenario, flown on digits, at one thread and at two:
-//! `cargo run -p starling-config --example trace -- stress 24`. `scripts/same-trace` compares what a
-//! debug and a release build print.
+//! `cargo run -p starling-config --example trace -- stress 24`. `scripts/same-trace` compares what
+//! a debug and a release build print.
 #![allow(clippy::expect_used, missing_docs)]
 
 use std::sync::Arc;

@@ -334,7 +334,8 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_default_and_files_read_back() {
         assert_eq!(ScenarioFile::parse("x", ""), Ok(ScenarioFile::default()));
-        let text = "nodes = 8\nsplit = \"dirichlet=1\"\n[[hostile]]\nnodes = 2\nkind = \"alie\"\nz = 1.5\n";
+        let group = "[[hostile]]\nnodes = 2\nkind = \"alie\"\nz = 1.5\n";
+        let text = &format!("nodes = 8\nsplit = \"dirichlet=1\"\n{group}");
         let scenario = ScenarioFile::parse("x", text).expect("valid");
         let expected = Hostile { nodes: 2, attack: Attack::Alie { z: 1.5 } };
         assert_eq!(scenario.hostile, [expected]);

@@ -206,6 +206,7 @@ impl FromStr for Codec {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
 
@@ -340,7 +341,7 @@ mod tests {
         #[test]
         fn damaged_encodings_decode_to_finite_values_or_not_at_all(
             values in proptest::collection::vec(-10_f32..10.0, 1..700),
-            flips in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
+            flips in proptest::collection::vec((any::<Index>(), any::<u8>()), 1..4),
             codec in proptest::sample::select(Codec::ALL.to_vec()),
         ) {
             let (mut bytes, mut back, count) = (Vec::new(), Vec::new(), values.len());

@@ -21,8 +21,8 @@ use crate::references::References;
 use crate::settings::{Rule, Settings};
 use crate::spec::Network;
 
-/// Held-back rows that a model is tried on at each merge, at most those of a batch: enough to tell a
-/// step back from chance within a few exchanges, and a twelfth of what four local steps cost.
+/// Held-back rows that a model is tried on at each merge, at most those of a batch: enough to tell
+/// a step back from chance within a few exchanges, and a twelfth of what four local steps cost.
 const TRIAL_ROWS: usize = 32;
 /// Peers whose direction the direction filter remembers.
 const FILTER_PEERS_MAX: usize = 64;
@@ -416,9 +416,9 @@ impl Replica {
         0
     }
 
-    /// Whether it may be a model of this task, and not one so long that no training leads away from
-    /// it. What it loses on our rows is what training begins from: a model that has seen none of our
-    /// classes is no sign of divergence.
+    /// Whether it may be a model of this task, and not one so long that no training leads away
+    /// from it. What it loses on our rows is what training begins from: a model that has seen none
+    /// of our classes is no sign of divergence.
     fn may_adopt(&mut self, params: &[f32]) -> bool {
         let guess = (self.network.spec.model.classes as f64).ln();
         let (model, rows) = (&self.network.model, Some(ADOPTED_ROWS));

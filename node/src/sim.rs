@@ -239,8 +239,8 @@ impl Simulation {
         }
     }
 
-    /// How far, on average, peers' scores are from the `accuracies` of live honest nodes, and how far
-    /// from each other nodes believe to be.
+    /// How far, on average, peers' scores are from the `accuracies` of live honest nodes, and how
+    /// far from each other nodes believe to be.
     fn estimates(&self, accuracies: &[f64]) -> (f64, f64) {
         let honest = self.actors.iter().filter(|actor| !actor.is_hostile() && actor.is_live());
         let (mut errors, mut believed) = (Vec::new(), Vec::new());

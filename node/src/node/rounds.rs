@@ -285,7 +285,7 @@ impl Node {
                 })
         };
         let pool: Vec<NodeId> = self.view.members().filter(fit).collect();
-        // Who does not decode what we write costs many times the bytes: only if there is nobody else.
+        // Who does not decode what we write costs many times the bytes: if there is nobody else.
         let decodes = |id: &NodeId| {
             self.links.get(id).is_some_and(|link| link.codecs.contains(self.settings.rule.codec))
         };
@@ -363,7 +363,7 @@ impl Node {
         }
     }
 
-    /// Takes note of how long a partner took. One that keeps us waiting is left alone for a while in
+    /// Takes note of how long a partner took. One that keeps us waiting is left alone in
     /// proportion: just in time for every time-out would cost a round each time.
     fn partner_replied(&mut self, peer: NodeId, exchange: u64, age: f64, took: Duration) {
         let Some(link) = self.links.get_mut(&peer) else { return };

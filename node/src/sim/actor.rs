@@ -1,5 +1,6 @@
 //! One simulated node: state machine, weights, event queue, and the faults that befall it.
 
+mod audit;
 mod hostile;
 
 use core::cmp::Reverse;
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use starling_learning::data::Shard;
-use starling_learning::params::first_non_finite;
 use starling_protocol::admission::Certificate;
 use starling_protocol::envelope::{Address, Frame, Verified};
 use starling_protocol::fault::Rejection;
@@ -26,7 +26,7 @@ use super::scenario::{Sabotage, Scenario};
 use super::watch::Watch;
 use crate::checkpoint;
 use crate::event::Event;
-use crate::jobs::{Done, Job};
+use crate::jobs::Job;
 use crate::node::{Identity, Input, Node, Output, Phase, Standing};
 use crate::replica::Replica;
 use crate::spec::Network;
@@ -34,8 +34,6 @@ use crate::worker::{JobId, Worker};
 
 /// Happenings of one node in one window; more are a loop that time does not end.
 const HAPPENINGS_MAX: u32 = 100_000;
-/// One frame in so many is sent again under `Sabotage::Replay`.
-const SABOTAGE_EVERY: u64 = 16;
 
 /// The key of node `index`.
 pub(super) fn key(seed: u64, index: usize) -> Keypair {
@@ -348,22 +346,6 @@ impl Actor {
         }
     }
 
-    /// Models that are about to be merged: of whom they are.
-    fn watch_merge(&mut self, job: &Job) {
-        match job {
-            Job::Answer { peer, .. } | Job::Absorb { peer, .. } => {
-                let Some(index) = self.ids.index(*peer) else { return };
-                let linked = self.links.contains_key(&index);
-                let stranger = self.scenario.is_stranger(index, self.ids.nodes.len());
-                self.watch.merging(index, linked, stranger, job);
-            }
-            Job::Mix { models, .. } | Job::Adopt { snapshots: models } => {
-                self.watch.mixing(models.len());
-            }
-            _ => {}
-        }
-    }
-
     fn sabotages(&self, sabotage: Sabotage) -> bool {
         self.scenario.sabotage == Some(sabotage)
     }
@@ -392,19 +374,6 @@ impl Actor {
         self.replay_past_the_window(now, peer, &verified);
         self.post(now + wait, peer, Cargo::Frame(verified));
         self.flood(now, address, &flood);
-    }
-
-    fn replay_past_the_window(&mut self, now: Time, peer: usize, verified: &Verified) {
-        let asks = verified.frame.message.kind() == Kind::ExchangeRequest;
-        if self.sabotages(Sabotage::Replay)
-            && asks
-            && verified.address.sequence.is_multiple_of(SABOTAGE_EVERY)
-        {
-            let mut copy = verified.clone();
-            // Far ahead of all that is sent in a run, so the window takes it.
-            copy.address.sequence += 1 << 32;
-            self.post(now, peer, Cargo::Copy(copy));
-        }
     }
 
     fn post(&mut self, now: Time, to: usize, cargo: Cargo) {
@@ -511,28 +480,6 @@ impl Actor {
         self.push(now, Happening::JobDone(id, done));
     }
 
-    /// Books what a merge between honest nodes moved our model by.
-    fn book(&mut self, peer: NodeId, before: &[f32], done: &Done) {
-        let merge = match done {
-            Done::Absorbed(merge) => *merge,
-            Done::Answered { merge: Some(merge), .. } => *merge,
-            _ => return,
-        };
-        let honest = self.scenario.honest(self.ids.nodes.len());
-        let (Some(live), Some(other)) = (&mut self.live, self.ids.index(peer)) else { return };
-        if self.index >= honest || other >= honest {
-            return;
-        }
-        if self.scenario.sabotage == Some(Sabotage::Mean) && merge.moved > 0.0 {
-            let bent: Vec<f32> =
-                live.worker.replica().params().iter().map(|value| value * 1.01).collect();
-            live.worker.replace_params(&bent);
-        }
-        let Some(hash) = live.worker.replica().midpoint(peer) else { return };
-        let pair = (self.index.min(other), self.index.max(other), hash);
-        self.moves.push(Move::of(pair, merge.moved, before, live.worker.replica().params()));
-    }
-
     fn boundary(&mut self, now: Time) {
         let step = self.step_time();
         let Some(live) = &mut self.live else { return };
@@ -605,29 +552,6 @@ impl Actor {
             failed: before.failed + now.failed,
             bans: self.bans,
         }
-    }
-
-    /// What did not hold here, after so long.
-    pub(super) fn violations(&mut self, time: Duration) -> Vec<String> {
-        let totals = self.totals();
-        self.watch.check_bounds(totals.rounds, self.epoch, time);
-        if self.sabotages(Sabotage::Finite)
-            && let Some(live) = &mut self.live
-        {
-            let broken = vec![f32::NAN; live.worker.replica().params().len()];
-            live.worker.replace_params(&broken);
-        }
-        let references = self.live.as_ref().map(|live| live.worker.replica().reference_bytes());
-        if references.is_some_and(|(held, most)| held > most) {
-            self.watch.violated("holds more pair references than it may");
-        }
-        if totals.bans > 0 {
-            self.watch.violated(format!("banned {} honest nodes", totals.bans));
-        }
-        if self.params().is_some_and(|params| first_non_finite(params).is_some()) {
-            self.watch.violated("holds parameters that are no numbers");
-        }
-        self.watch.found().iter().map(|what| format!("node {}: {what}", self.index)).collect()
     }
 
     pub(super) fn trace(&self) -> [u8; 32] {

@@ -41,8 +41,8 @@ pub enum Attack {
     },
     /// Train on labels turned round: class c becomes the last class minus c.
     LabelFlip,
-    /// Send each victim its own model, moved against progress by this share of its gate's threshold:
-    /// up to one it is taken whole, up to two it is clipped.
+    /// Send each victim its own model, moved against progress by this share of its gate's
+    /// threshold: up to one it is taken whole, up to two it is clipped.
     GateFit {
         /// Share of the victim's threshold.
         share: f32,
@@ -152,8 +152,8 @@ impl Attacker {
         Self { attack, crowd: Arc::default(), place, rng: ChaCha8Rng::seed_from_u64(seed) }
     }
 
-    /// The parameters to send instead of our own to node `peer`, of whose model we know what it just
-    /// sent, if anything.
+    /// The parameters to send instead of our own to node `peer`, of whose model we know what it
+    /// just sent, if anything.
     pub(super) fn forge(
         &mut self,
         genesis: impl FnOnce() -> Vec<f32>,
