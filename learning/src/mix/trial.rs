@@ -1,10 +1,10 @@
 //! The trial: whose models do badly on our own rows, by the measure of the others.
 //!
 //! A model that is to be merged is tried on a few rows that we hold back, as UBAR (Guo et al.,
-//! arXiv 2002.08569) and others do before a merge. Honest partners do worse on our rows than we do,
-//! each by an amount of its own, the more so the less their data is like ours; so what counts is not
-//! the loss but how it compares with that of the other partners. Whoever holds the flock back must
-//! raise its loss, in whatever direction and however little each time.
+//! arXiv 2002.08569) and others do before a merge. Honest partners do worse on our rows than we
+//! do, each by an amount of its own, the more so the less their data is like ours; so what counts
+//! is not the loss but how it compares with that of the other partners. Whoever holds the flock
+//! back must raise its loss, in whatever direction and however little each time.
 
 use std::collections::BTreeMap;
 
