@@ -136,8 +136,9 @@ impl Replica {
         self.references.bytes(self.x.len())
     }
 
-    /// Names the mid-point of the last exchange with `peer`.
-    pub(crate) fn midpoint(&self, peer: NodeId) -> Option<u64> {
+    /// Names the pair reference with `peer`.
+    #[cfg(test)]
+    pub(crate) fn reference_hash(&self, peer: NodeId) -> Option<u64> {
         self.references.newest_hash(peer)
     }
 

@@ -16,8 +16,8 @@ fn an_unbroken_run_has_no_violations_and_all_its_merges_are_checked() {
     let report = fly(&small());
     assert_eq!(report.violations, [""; 0]);
     let (merged, ..) = report.merges;
-    // Two merges are a pair; the others lost weight, or their partner had none to move.
-    assert!(2 * report.pairs_checked > merged / 2, "{} of {merged}", report.pairs_checked);
+    // Two merges are a pair; of the others one end lost its weight or its frame.
+    assert!(2 * report.pairs_checked > merged / 3, "{} of {merged}", report.pairs_checked);
 }
 
 #[test]

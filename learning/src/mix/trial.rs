@@ -16,7 +16,7 @@ const PEERS_ENOUGH: usize = 5;
 /// in any case: a flock that agrees closely has hardly any deviation. At three, attackers that push
 /// each victim back along the last round's progress cost 0.8 points where they cost 3.3 without a
 /// trial, and flocks of two classes a node, where honest excesses differ most, lose nothing.
-const DEVIATIONS: f64 = 3.0;
+const DEVIATIONS: f64 = 5.0;
 const EXCESS_MIN: f64 = 0.1;
 /// A record is fresh for so many trials of each peer that is remembered.
 const FRESH: u64 = 4;

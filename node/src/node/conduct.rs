@@ -23,6 +23,8 @@ pub(super) struct Conduct {
     /// Whether it was ever let in. Strangers have as many keys as they like and are forgotten
     /// first.
     pub(super) member: bool,
+    /// Its newest boot.
+    epoch: u64,
     frames: Bucket,
     frames_refilled: Time,
     exchanges: Bucket,
@@ -48,6 +50,7 @@ impl Conduct {
         Self {
             window: ReplayWindow::default(),
             member: false,
+            epoch: 0,
             frames: Bucket::full(FRAMES_BURST),
             frames_refilled: now,
             exchanges: Bucket::full(EXCHANGES_BURST),
@@ -76,6 +79,17 @@ impl Conduct {
         self.exchanges.refill((rounds - self.refilled).max(0.0) * share);
         self.refilled = rounds;
         self.exchanges.take()
+    }
+
+    /// It was let in, in its boot `epoch`. One that was started anew has nothing to do with why it
+    /// did not answer before.
+    pub(super) fn admitted(&mut self, epoch: u64) {
+        self.member = true;
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.failures = 0;
+            self.cooldown_until = Time::ZERO;
+        }
     }
 
     /// Takes note that it did not do what it was asked: it is left alone for a while, twice as long

@@ -339,7 +339,7 @@ impl Node {
         link.standing = hello.standing;
         let said_answers = link.said_answers;
         if let Some(conduct) = self.conducts.get_mut(peer) {
-            conduct.member = true;
+            conduct.admitted(epoch);
         }
         let hint = Hint { id: peer, addresses: hello.addresses };
         let known = self.view.knows(peer);

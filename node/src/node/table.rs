@@ -216,7 +216,7 @@ impl Table {
 
     /// The hash of the newest pair reference with a peer.
     pub(super) fn reference(&self, peer: NodeId) -> Option<u64> {
-        self.worker.replica().midpoint(peer)
+        self.worker.replica().reference_hash(peer)
     }
 
     /// Takes the first frame out of the outputs that fits, with its recipient.

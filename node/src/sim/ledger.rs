@@ -16,8 +16,11 @@ const RELATIVE: f64 = 1e-3;
 /// One end of a merge.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Move {
-    /// Both nodes, the lower first, and the hash of the mid-point that both remember.
+    /// Both nodes, the lower first, and the bits of the distance of their models on the wire, which
+    /// both ends find alike.
     pub(super) pair: (usize, usize, u64),
+    /// Whose end this is.
+    pub(super) node: usize,
     /// Share of the difference that the model moved by.
     pub(super) moved: f64,
     /// The move, projected on a fixed direction.
@@ -28,7 +31,14 @@ pub(super) struct Move {
 
 impl Move {
     /// The move from `before` to `after`.
-    pub(super) fn of(pair: (usize, usize, u64), moved: f64, before: &[f32], after: &[f32]) -> Self {
+    pub(super) fn of(
+        (node, other): (usize, usize),
+        distance: f64,
+        moved: f64,
+        before: &[f32],
+        after: &[f32],
+    ) -> Self {
+        let pair = (node.min(other), node.max(other), distance.to_bits());
         let (mut projection, mut square) = (0.0, 0.0);
         for (index, (before, after)) in before.iter().zip(after).enumerate() {
             // A sign for each coordinate that no model knows: the top bit of a multiplicative hash.
@@ -37,7 +47,7 @@ impl Move {
             projection += if up { step } else { -step };
             square += f64::from(*after) * f64::from(*after);
         }
-        Self { pair, moved, projection, length: square.sqrt() }
+        Self { pair, node, moved, projection, length: square.sqrt() }
     }
 
     /// Whether this and the `other` end are opposite.
@@ -65,7 +75,9 @@ impl Ledger {
             return None;
         }
         self.clock += 1;
-        let Some((_, other)) = self.waiting.remove(&entry.pair) else {
+        // A reply may be lost and the same asked again: the same end twice is no pair.
+        let known = self.waiting.remove(&entry.pair);
+        let Some((_, other)) = known.filter(|(_, other)| other.node != entry.node) else {
             self.waiting.insert(entry.pair, (self.clock, entry));
             if self.waiting.len() > WAITING_PER_NODE * nodes {
                 let oldest = self.waiting.iter().min_by_key(|(_, (clock, _))| *clock);
@@ -93,8 +105,7 @@ mod tests {
         };
         let (after_a, mut after_b) = (to(&a, &b, 0.5), to(&b, &a, 0.3));
         after_b[3] += shift;
-        let pair = (0, 1, 7);
-        [Move::of(pair, 0.5, &a, &after_a), Move::of(pair, 0.3, &b, &after_b)]
+        [Move::of((0, 1), 7.0, 0.5, &a, &after_a), Move::of((1, 0), 7.0, 0.3, &b, &after_b)]
     }
 
     #[test]
@@ -111,8 +122,10 @@ mod tests {
     fn ends_without_another_are_forgotten() {
         let mut ledger = Ledger::default();
         for hash in 0..1000 {
-            let entry = Move { pair: (0, 1, hash), moved: 0.5, projection: 1.0, length: 1.0 };
+            let pair = (0, 1, hash);
+            let entry = Move { pair, node: 0, moved: 0.5, projection: 1.0, length: 1.0 };
             assert_eq!(ledger.book(entry, 2), None);
+            assert_eq!(ledger.book(entry, 2), None, "the same end twice");
         }
         assert_eq!(ledger.waiting.len(), 2 * WAITING_PER_NODE);
     }

@@ -65,9 +65,9 @@ impl Actor {
                 live.worker.replica().params().iter().map(|value| value * 1.01).collect();
             live.worker.replace_params(&bent);
         }
-        let Some(hash) = live.worker.replica().midpoint(peer) else { return };
-        let pair = (self.index.min(other), self.index.max(other), hash);
-        self.moves.push(Move::of(pair, merge.moved, before, live.worker.replica().params()));
+        let after = live.worker.replica().params();
+        let ends = (self.index, other);
+        self.moves.push(Move::of(ends, merge.distance, merge.moved, before, after));
     }
 
     /// What did not hold here, after so long.
