@@ -278,7 +278,7 @@ secrets() {
 
 # What was written since the boot: by the published schema, whole, and without a secret.
 check_journal() {
-  local folder=$work/$box said found
+  local folder=$work/$box found
   secrets >"$folder/secrets"
   in_box journalctl --output json --no-pager >"$folder/journal"
   found=$({ grep -iohsF -f "$folder/secrets" -- "$folder"/{journal,console,dpkg,said} || true; } | sort -u | xargs)
@@ -295,6 +295,7 @@ check_journal() {
   sed -i "$(grep -n '"STARLING_SEQ":"2"' "$folder/journal" | head -n 1 | cut -d : -f 1)d" "$folder/journal"
   expect "$box: a lost line would be noticed" "$(judge | tail -n 1)" not quietly judge
 }
+# shellcheck disable=SC2154 # Set by try-systemd.
 judge() { perl "$here/journal.pl" "$work/$box/schema" <"$work/$box/journal"; }
 quietly() { "$@" >/dev/null; }
 not() { ! "$@"; }

@@ -65,6 +65,7 @@ check_single() {
   in_box systemctl start starling || true
   expect "starling.service is ready" "$(since "$began") s" has starling ActiveState active
   wait_for "a first round" "$PATIENCE_S" beyond starling 0 || true
+  # shellcheck disable=SC2016 # It is for the shell in the box.
   in_box sh -c 'starling status --json; starling check; for what in status peers privacy limits; do
     starling $what; done' >"$work/$box/said" 2>&1 || true
   node=$(in_box ps -o ni= -p "$(property starling MainPID)" | tr -d ' ')
