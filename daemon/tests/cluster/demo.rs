@@ -22,8 +22,12 @@ pub const FLIGHT_MAX: Duration = Duration::from_secs(300);
 
 fn demo(folder: &Path, options: &[&str]) -> Command {
     let mut command = starling();
-    // Of two counts of nodes the last holds.
-    command.args(["demo", "--nodes", "3", "--json"]).args(options).env("TMPDIR", folder);
+    if !options.contains(&"--nodes") {
+        command.args(["demo", "--nodes", "3"]);
+    } else {
+        command.arg("demo");
+    }
+    command.arg("--json").args(options).env("TMPDIR", folder);
     command
 }
 

@@ -111,7 +111,7 @@ mod tests {
             for (peer, kept) in kept.iter_mut().enumerate() {
                 // Honest excesses differ by peer and by chance; the last peer's is higher.
                 let chance = ((7 * round + 3 * peer) % 5) as f64 / 50.0;
-                let own = if peer == 9 { 2.0 } else { 0.1 * peer as f64 };
+                let own = if peer == 9 { 4.0 } else { 0.1 * peer as f64 };
                 *kept = trial(&mut trials, peer, own + chance);
             }
         }

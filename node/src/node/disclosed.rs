@@ -42,7 +42,7 @@ impl Sent {
 pub struct Disclosed {
     /// At most [`SCORES_MAX`] recipients of models.
     pub peers: BTreeMap<NodeId, Sent>,
-    /// To those that got no model, and to those that came when the table was full.
+    /// Models to those that came when the table was full.
     pub others: Sent,
 }
 
@@ -52,7 +52,7 @@ impl Disclosed {
         let fits = has_model(frame) && self.peers.len() < SCORES_MAX;
         if fits || self.peers.contains_key(&peer) {
             self.peers.entry(peer).or_default().add(frame);
-        } else {
+        } else if has_model(frame) {
             self.others.add(frame);
         }
     }
