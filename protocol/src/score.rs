@@ -19,6 +19,8 @@ const BAN: Duration = Duration::from_secs(12 * 3600);
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
+    /// Strangers have as many keys as they like, so they are forgotten first.
+    member: bool,
     score: f64,
     at: Time,
     banned_until: Option<Time>,
@@ -29,8 +31,8 @@ struct Entry {
 pub struct Scores(BTreeMap<NodeId, Entry>);
 
 impl Scores {
-    /// Counts a fault; true if it brought a ban.
-    pub fn count(&mut self, peer: NodeId, severity: Severity, now: Time) -> bool {
+    /// Counts a fault of a `member` or a stranger; true if it brought a ban.
+    pub fn count(&mut self, peer: NodeId, severity: Severity, member: bool, now: Time) -> bool {
         let cost = match severity {
             Severity::None => return false,
             Severity::High => 1.0,
@@ -41,7 +43,8 @@ impl Scores {
         let was_banned = self.is_banned(peer, now);
         let score = (self.score(peer, now) - cost).max(WORST);
         let banned_until = (score <= BANNED_AT).then(|| now + BAN);
-        self.0.insert(peer, Entry { score, at: now, banned_until });
+        let member = member || self.0.get(&peer).is_some_and(|known| known.member);
+        self.0.insert(peer, Entry { member, score, at: now, banned_until });
         self.forget_mildest(now);
         banned_until.is_some() && !was_banned
     }
@@ -79,9 +82,12 @@ impl Scores {
         }
         let mildest = self
             .0
-            .keys()
-            .copied()
-            .max_by(|a, b| self.score(*a, now).total_cmp(&self.score(*b, now)));
+            .iter()
+            .max_by(|(a, of_a), (b, of_b)| {
+                let mildness = self.score(**a, now).total_cmp(&self.score(**b, now));
+                (!of_a.member).cmp(&!of_b.member).then(mildness)
+            })
+            .map(|(peer, _)| *peer);
         if let Some(peer) = mildest {
             self.0.remove(&peer);
         }
@@ -97,24 +103,24 @@ mod tests {
     #[test]
     fn one_fatal_fault_or_many_small_ones_ban() {
         let mut scores = Scores::default();
-        assert!(scores.count(PEER, Severity::Fatal, Time::ZERO));
-        assert!(!scores.count(PEER, Severity::Fatal, Time::ZERO));
+        assert!(scores.count(PEER, Severity::Fatal, true, Time::ZERO));
+        assert!(!scores.count(PEER, Severity::Fatal, true, Time::ZERO));
         assert!(scores.is_banned(PEER, Time::ZERO + BAN - Duration::from_secs(1)));
         assert!(!scores.is_banned(PEER, Time::ZERO + BAN));
 
         let (mut scores, mut bans) = (Scores::default(), 0);
         for count in 1..=10 {
-            bans += u32::from(scores.count(PEER, Severity::Mid, Time::ZERO));
+            bans += u32::from(scores.count(PEER, Severity::Mid, true, Time::ZERO));
             assert_eq!(bans, u32::from(count == 10));
         }
-        assert!(!scores.count(NodeId([2; 32]), Severity::None, Time::ZERO));
+        assert!(!scores.count(NodeId([2; 32]), Severity::None, true, Time::ZERO));
         assert_eq!(scores.score(NodeId([2; 32]), Time::ZERO), 0.0);
     }
 
     #[test]
     fn who_is_forgiven_starts_anew() {
         let mut scores = Scores::default();
-        scores.count(PEER, Severity::Fatal, Time::ZERO);
+        scores.count(PEER, Severity::Fatal, true, Time::ZERO);
         assert_eq!(scores.banned(Time::ZERO).collect::<Vec<_>>(), [PEER]);
         assert!(scores.forgive(PEER, Time::ZERO));
         assert!(!scores.is_banned(PEER, Time::ZERO));
@@ -125,19 +131,32 @@ mod tests {
     #[test]
     fn small_faults_fade() {
         let mut scores = Scores::default();
-        scores.count(PEER, Severity::Low, Time::ZERO);
+        scores.count(PEER, Severity::Low, true, Time::ZERO);
         let later = Time::ZERO + Duration::from_secs(600);
         assert!((scores.score(PEER, later) + 5.0).abs() < 1e-9);
     }
 
     #[test]
+    fn strangers_cannot_wash_out_the_ban_of_a_member() {
+        let mut scores = Scores::default();
+        scores.count(NodeId([255; 32]), Severity::Fatal, true, Time::ZERO);
+        for index in 0..2 * SCORES_MAX as u64 {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&index.to_le_bytes());
+            assert!(scores.count(NodeId(id), Severity::Fatal, false, Time::ZERO));
+        }
+        assert_eq!(scores.0.len(), SCORES_MAX);
+        assert!(scores.is_banned(NodeId([255; 32]), Time::ZERO));
+    }
+
+    #[test]
     fn the_table_is_bounded_and_keeps_the_worst() {
         let mut scores = Scores::default();
-        scores.count(PEER, Severity::Fatal, Time::ZERO);
+        scores.count(PEER, Severity::Fatal, true, Time::ZERO);
         for index in 0..2 * SCORES_MAX as u64 {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&(index + 2).to_le_bytes());
-            scores.count(NodeId(id), Severity::High, Time::ZERO);
+            scores.count(NodeId(id), Severity::High, true, Time::ZERO);
         }
         assert_eq!(scores.0.len(), SCORES_MAX);
         assert!(scores.is_banned(PEER, Time::ZERO));

@@ -287,7 +287,7 @@ impl Node {
             // A stranger that asks too early has until its deadline to say who it is.
             Severity::None | Severity::High => true,
             Severity::Fatal => false,
-            // Whatever else it does wrong is not remembered, so it has one try.
+            // With whatever else it does wrong it has one try.
             Severity::Mid | Severity::Low => member,
         };
         if !tolerated || self.is_banned(peer) {
@@ -305,9 +305,8 @@ impl Node {
         let (name, reason) = (peer.to_string(), rejection.name().to_owned());
         self.counters.frames_rejected += 1;
         self.event(Event::FrameRejected { peer: name.clone(), reason: reason.clone() });
-        // A stranger has as many keys as it likes: to remember them would only push out others.
         let member = self.conducts.get(peer).is_some_and(|conduct| conduct.member);
-        if member && self.scores.count(peer, rejection.severity(), self.now) {
+        if self.scores.count(peer, rejection.severity(), member, self.now) {
             self.counters.bans += 1;
             self.event(Event::PeerBanned { peer: name, reason });
             self.view.drop_member(peer);
