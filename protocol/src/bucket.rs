@@ -28,6 +28,14 @@ impl Bucket {
         }
         there
     }
+
+    /// Takes as many of the `wanted` tokens as there are.
+    #[must_use]
+    pub fn take_up_to(&mut self, wanted: f64) -> f64 {
+        let taken = wanted.clamp(0.0, self.tokens);
+        self.tokens -= taken;
+        taken
+    }
 }
 
 #[cfg(test)]
@@ -44,5 +52,14 @@ mod tests {
         assert!(bucket.take());
         bucket.refill(100.0);
         assert_eq!([bucket.take(), bucket.take(), bucket.take()], [true, true, false]);
+    }
+
+    #[test]
+    fn gives_a_part_where_less_is_there() {
+        let mut bucket = Bucket::full(2.0);
+        assert_eq!(
+            [1.5, -1.0, 1.5, 1.5].map(|wanted| bucket.take_up_to(wanted)),
+            [1.5, 0.0, 0.5, 0.0]
+        );
     }
 }

@@ -59,11 +59,10 @@ impl Ages {
     /// What a claim is taken for. One that is above the usual difference by more than twice the
     /// usual deviation and two rounds of `round_steps` is taken for a usual one, so a liar moves
     /// nothing, and a node that was away still believes the many who tell it so. Low claims are
-    /// believed: nodes that are slow or were away make them, and where they were not, flocks under
-    /// churn ended with nodes ten points behind (`churn-fresh`, seeds 100 to 105). A liar can
-    /// therefore keep a flock young for ever (`hostile-age-low`), which is not solved. While few
-    /// claims are known, none is believed to be more than a few rounds above our own age: a liar
-    /// that meets a node that has just been started must not end its learning either.
+    /// believed: nodes that are slow or were away make them; how far one peer's may move an age is
+    /// bounded where they are taken over. While few claims are known, none is believed to be more
+    /// than a few rounds above our own age: a liar that meets a node that has just been started
+    /// must not end its learning either.
     #[must_use]
     pub fn believe(&self, claim: f64, own_age: f64, round_steps: f64) -> f64 {
         if self.0.len() < Self::ENOUGH {

@@ -15,6 +15,12 @@ const FRAMES_BURST: f64 = 4000.0;
 const FRAMES_PER_SECOND: f64 = 2000.0;
 /// Exchanges a peer may ask for in a burst: twice an honest peer's share.
 const EXCHANGES_BURST: f64 = 2.0;
+/// Rounds by which one peer may make us younger at once. More than this above its own age a node
+/// does not believe (`Ages::believe`), so it would not be raised again by those it lags behind.
+const YOUNGER_BURST: f64 = 2.0;
+/// Rounds by which all peers together may make us younger per round in the long run. With a quarter
+/// of the nodes five times slower, ages advance by 0.8 of what the fast ones do.
+const YOUNGER_SHARE: f64 = 0.25;
 
 /// One peer.
 #[derive(Clone, Debug)]
@@ -30,6 +36,9 @@ pub(super) struct Conduct {
     exchanges: Bucket,
     /// Own rounds when the bucket of exchanges was last refilled.
     refilled: f64,
+    /// Rounds of age that it may take from us, and our own rounds when this was last refilled.
+    younger: Bucket,
+    younger_refilled: f64,
     /// Hints of its beats are heard from then on.
     pub(super) hints_from: Time,
     /// Our exchange with it that it may still score.
@@ -55,6 +64,8 @@ impl Conduct {
             frames_refilled: now,
             exchanges: Bucket::full(EXCHANGES_BURST),
             refilled: rounds,
+            younger: Bucket::full(YOUNGER_BURST),
+            younger_refilled: rounds,
             hints_from: Time::ZERO,
             unscored: None,
             given_up: None,
@@ -79,6 +90,20 @@ impl Conduct {
         self.exchanges.refill((rounds - self.refilled).max(0.0) * share);
         self.refilled = rounds;
         self.exchanges.take()
+    }
+
+    /// What it makes of our age, in rounds, where its models would make `change`. It may give as
+    /// much as `Ages` believes, and takes no more than it gave and has earned by our `rounds`, of
+    /// which a `share` is its own.
+    pub(super) fn ages(&mut self, change: f64, rounds: f64, share: f64) -> f64 {
+        let passed = (rounds - self.younger_refilled).max(0.0);
+        self.younger_refilled = rounds;
+        self.younger.refill(passed * share * YOUNGER_SHARE);
+        if change < 0.0 {
+            return -self.younger.take_up_to(-change);
+        }
+        self.younger.refill(change);
+        change
     }
 
     /// It was let in, in its boot `epoch`. One that was started anew has nothing to do with why it
@@ -185,6 +210,15 @@ mod tests {
         let mut take = |rounds| conduct.takes_exchange(rounds, 0.5);
         assert_eq!([take(10.0), take(10.0), take(10.0)], [true, true, false]);
         assert_eq!([take(11.0), take(12.0), take(12.0)], [false, true, false]);
+    }
+
+    #[test]
+    fn who_makes_us_younger_gives_back_or_waits() {
+        let mut conduct = Conduct::new(Time::ZERO, 10.0);
+        let mut ages = |change, rounds| conduct.ages(change, rounds, 0.5);
+        assert_eq!([ages(-1.5, 10.0), ages(-1.5, 10.0), ages(-1.5, 10.0)], [-1.5, -0.5, 0.0]);
+        assert_eq!([ages(1.0, 10.0), ages(-1.5, 10.0)], [1.0, -1.0]);
+        assert_eq!([ages(-1.5, 18.0), ages(-9.0, 1e3)], [-1.0, -2.0]);
     }
 
     #[test]

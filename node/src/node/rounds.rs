@@ -454,8 +454,13 @@ impl Node {
         if merge.accepted {
             self.counters.accepted += 1;
             self.counters.merged_at = Some(self.now);
-            self.standing.age =
-                (self.standing.age + weight * merge.trusted * older).clamp(0.0, AGE_MAX);
+            let round_steps = f64::from(self.settings.steps_per_round);
+            let (rounds, share) =
+                (self.token_rounds, 1.0 / self.view.members().count().max(1) as f64);
+            let change = weight * merge.trusted * older / round_steps;
+            let change =
+                self.conducts.get_mut(peer).map_or(0.0, |known| known.ages(change, rounds, share));
+            self.standing.age = (self.standing.age + change * round_steps).clamp(0.0, AGE_MAX);
             return;
         }
         self.counters.rejected += 1;

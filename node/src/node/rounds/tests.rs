@@ -318,3 +318,16 @@ fn one_of_twelve_that_claims_a_high_age_moves_ours_by_a_twentieth_at_most() {
     assert!(largest <= 0.1, "a thousand times our age from the first moved it by {largest}");
     assert!(last <= 0.05, "a thousand times our age from the first left it off by {last}");
 }
+
+#[test]
+fn one_of_twelve_that_claims_a_low_age_moves_ours_by_a_twentieth_at_most() {
+    for lie in [0.55, 0.95] {
+        for quiet in [0, 4] {
+            let (largest, _) = age_moved(lie, quiet);
+            assert!(
+                largest <= 0.05,
+                "{lie} of our age from exchange {quiet} moved it by {largest}"
+            );
+        }
+    }
+}
