@@ -24,6 +24,10 @@ const RECENT: usize = 12;
 const RECENT_ENOUGH: usize = 8;
 /// Share of a peer's history that is kept at each observation.
 const KEEP: f32 = 0.8;
+/// Among fewer peers than this likeness says nothing: the deviations of two from a median between
+/// them are opposite, those of three or four nearly so, and a flock of three lost a quarter of its
+/// weights.
+const PEERS_MIN: usize = 5;
 /// Above this cosine two peers are taken to collude: of honest ones, with two classes each, two in
 /// a hundred reach it.
 const COSINE_LIMIT: f64 = 0.75;
@@ -111,7 +115,7 @@ impl<K: Ord + Copy> DirectionFilter<K> {
         }
         let own = history.clone();
         self.forget_oldest();
-        if self.recent.len() < RECENT_ENOUGH {
+        if self.recent.len() < RECENT_ENOUGH || self.histories.len() < PEERS_MIN {
             return 1.0;
         }
         let others = self.histories.iter().filter(|(other, _)| **other != peer);
