@@ -78,6 +78,29 @@ fn the_flock_beats_each_node_alone_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn every_profile_flies_in_real_daemons() {
+    // Paranoid trims what few know: with two classes a node it is no match for the others.
+    for (profile, split, models_per_round) in
+        [("safe", "shards=2", 1.0..3.0), ("paranoid", "iid", 3.0..8.0)]
+    {
+        let folder = folder();
+        let options = ["--fast", "--nodes", "5", "--profile", profile, "--split", split];
+        let outcome = call_within(FLIGHT_MAX, &mut demo(folder.path(), &options));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.err);
+        let last = outcome.out.lines().last().expect("a line");
+        let verdict: Value = serde_json::from_str(last).expect("JSON");
+        assert_eq!((&verdict["profile"], &verdict["exit_ok"]), (&profile.into(), &true.into()));
+        assert!(number(&verdict, "accuracy_mean") >= 0.9, "{verdict}");
+        // Safe sends differences of under two bits a parameter, paranoid whole int8 models to as
+        // many as pull from it.
+        let model = if profile == "safe" { 2410.0 * 1.9 / 8.0 } else { 2410.0 * 8.25 / 8.0 };
+        let rounds = number(&verdict, "rounds_mean");
+        let models = number(&verdict, "payload_bytes_per_node_mean") / rounds / model;
+        assert!(models_per_round.contains(&models), "{models} models a round: {verdict}");
+    }
+}
+
+#[test]
 fn a_flock_that_loses_nodes_comes_to_its_end() {
     let folder = folder();
     let mut command = demo(folder.path(), &["--seconds", "8", "--kill-every", "3"]);
