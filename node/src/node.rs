@@ -19,7 +19,7 @@ mod standing;
 mod table;
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -33,6 +33,7 @@ use starling_protocol::limits::{
     BANS_MAX, CANDIDATES_MAX, CANDIDATES_PER_MEMBER, CROSS_SCORES_MAX, JOBS_PENDING_MAX,
     LINKS_PER_MEMBER, SCORES_MAX, TICKETS_COUNTED_MAX,
 };
+use starling_protocol::message::CrossScore;
 use starling_protocol::message::Hint;
 use starling_protocol::score::Scores;
 use starling_protocol::time::Time;
@@ -206,7 +207,8 @@ pub struct Node {
     latency: Latency,
     distances: Distances,
     ages: Ages,
-    cross: VecDeque<(u32, u32)>,
+    /// Newest score of each peer, and our round when it came.
+    cross: BTreeMap<NodeId, (CrossScore, u64)>,
     counters: Counters,
     joining: joining::Joining,
     pending: BTreeMap<JobId, Pending>,
@@ -272,7 +274,7 @@ impl Node {
             scores: Scores::default(),
             distances: Distances::default(),
             ages: Ages::default(),
-            cross: VecDeque::with_capacity(CROSS_SCORES_MAX),
+            cross: BTreeMap::new(),
             counters: Counters::default(),
             joining: joining::Joining::default(),
             pending: BTreeMap::new(),
@@ -538,14 +540,14 @@ impl Node {
         self.distances.spread().map(|spread| spread / norm)
     }
 
-    /// Accuracy of our model on partners' hold-out rows over the last exchanges.
+    /// Accuracy of our model on the hold-out rows of the peers that scored it last, one score each:
+    /// where peers know different classes, that of one must not count for two.
     #[must_use]
     pub fn cross_accuracy(&self) -> Option<f64> {
-        let (correct, total) =
-            self.cross.iter().fold((0_u64, 0_u64), |(c, t), (correct, total)| {
-                (c + u64::from(*correct), t + u64::from(*total))
-            });
-        (total > 0).then(|| correct as f64 / total as f64)
+        let sums = self.cross.values().fold((0_u64, 0_u64), |(correct, total), (score, _)| {
+            (correct + u64::from(score.correct), total + u64::from(score.total))
+        });
+        (sums.1 > 0).then(|| sums.0 as f64 / sums.1 as f64)
     }
 
     /// Learning rate of the next step.

@@ -13,6 +13,7 @@ use starling_learning::model::Workspace;
 use starling_learning::optim::Schedule;
 use starling_learning::params::first_non_finite;
 use starling_learning::trainer::Trainer;
+use starling_protocol::gate::lower_median;
 use starling_protocol::id::NodeId;
 
 use crate::checkpoint::{self, Vectors};
@@ -30,6 +31,8 @@ const FILTER_PEERS_MAX: usize = 64;
 const ADOPTED_ROWS: usize = 256;
 /// It may be so many times as long as what all begin from.
 const ADOPTED_NORM_MAX: f64 = 100.0;
+/// A snapshot may be so many times as far from genesis as the lower half of those given.
+const ADOPTED_FARTHER_MAX: f64 = 2.0;
 /// A mean loss beyond this many times the usual one means that training has diverged.
 const DIVERGED: f64 = 4.0;
 /// Rounds after that in which the outer step is taken at half its rate.
@@ -64,6 +67,8 @@ pub struct Replica {
     trials: Trials<NodeId>,
     /// Our loss on the rows of trials, since our model last moved.
     own_loss: Option<f64>,
+    /// What the trial of the model at hand found, if it was tried.
+    tried: Option<Evaluation>,
 }
 
 impl Replica {
@@ -103,6 +108,7 @@ impl Replica {
             filter: DirectionFilter::new(x.len(), FILTER_PEERS_MAX, secret),
             trials: Trials::new(FILTER_PEERS_MAX),
             own_loss: None,
+            tried: None,
             x,
         }
     }
@@ -283,11 +289,14 @@ impl Replica {
         let codec = if small { Codec::Ref3 } else { request.codec };
         let (slab, ours) = write_relative(codec, &self.x, Some(&theirs));
         self.references.remember(peer, request.base, &ours, &theirs);
+        self.tried = None;
         let merge = terms.map(|terms| self.merge(peer, &theirs, &ours, terms, false));
+        let tried = self.tried.take();
         let score = score.then(|| {
-            let rows = Some(self.score_rows);
-            let model = &self.network.model;
-            let found = evaluate(model, &theirs, &self.holdout, rows, &mut self.space);
+            let found = tried.unwrap_or_else(|| {
+                let (model, rows) = (&self.network.model, Some(self.score_rows));
+                evaluate(model, &theirs, &self.holdout, rows, &mut self.space)
+            });
             (found.correct, found.total)
         });
         let reply = Encoded { codec, base: None, slab };
@@ -338,6 +347,7 @@ impl Replica {
         };
         self.own_loss = Some(own);
         let found = evaluate(model, theirs, &self.holdout, rows, &mut self.space);
+        self.tried = Some(found);
         if found.total == 0 {
             return 1.0;
         }
@@ -404,9 +414,16 @@ impl Replica {
         decoded.len()
     }
 
+    /// Starts from the median of those `snapshots` that are not much farther from the genesis model
+    /// than the lower half. Between as many honest models as turned ones a median is zero, where
+    /// nothing learns; what all began from says which is which.
     fn adopt(&mut self, snapshots: &[Encoded]) -> usize {
         let decoded = self.read_all(snapshots);
-        let models: Vec<&[f32]> = decoded.iter().map(Vec::as_slice).collect();
+        let genesis = self.network.genesis();
+        let far = |model: &Vec<f32>| distance(model, &genesis);
+        let usual = lower_median(decoded.iter().map(far)).unwrap_or_default();
+        let near = decoded.iter().filter(|model| far(model) <= ADOPTED_FARTHER_MAX * usual);
+        let models: Vec<&[f32]> = near.map(Vec::as_slice).collect();
         if let Some(median) = coordinate_median(&models).filter(|median| self.may_adopt(median)) {
             let velocity = vec![0.0; median.len()];
             let (anchor, served) = (median.clone(), median.clone());

@@ -87,7 +87,7 @@ impl Default for Settings {
             start_peers: 0,
             checkpoint_interval: Duration::from_secs(60),
             reference_bytes_max: 256 * 1024 * 1024,
-            score_every: 8,
+            score_every: 2,
             score_rows: 64,
             view_max: VIEW_MAX,
             settle: Duration::from_millis(500),

@@ -54,8 +54,8 @@ pub const DISTANCES_MAX: usize = 24;
 pub const AGES_MAX: usize = 24;
 /// Round-trip times remembered to set time-outs.
 pub const LATENCIES_MAX: usize = 64;
-/// Cross scores remembered: of 64 rows each, so that their mean is good to a point; with more of
-/// them the mean would be that of a model of long ago.
+/// Peers whose newest cross score is remembered; with more of them the mean would be that of a
+/// model of long ago.
 pub const CROSS_SCORES_MAX: usize = 16;
 /// An exchange never waits longer than this for its partner.
 pub const EXCHANGE_TIMEOUT_MAX: Duration = Duration::from_secs(30);

@@ -6,7 +6,10 @@ use starling_node::sim::Report;
 
 use super::{built_in, fly};
 
-/// Over two seeds: accuracy of the mean node.
+/// One seed's accuracy under flipped labels strays by 1.4 points, so the mean of six by 0.6.
+const SEEDS: u64 = 6;
+
+/// Accuracy of the mean node, over all seeds.
 fn accuracy(name: &str, profile: Profile) -> f64 {
     let runs = reports(name, profile);
     runs.iter().map(Report::accuracy_mean).sum::<f64>() / runs.len() as f64
@@ -20,7 +23,7 @@ fn reports(name: &str, profile: Profile) -> Vec<Report> {
         assert_eq!(report.violations, [""; 0], "{name}, seed {seed}");
         report
     };
-    (0..2).into_par_iter().map(run).collect()
+    (0..SEEDS).into_par_iter().map(run).collect()
 }
 
 #[test]

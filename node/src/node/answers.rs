@@ -126,10 +126,13 @@ impl Node {
         if due != Some(score.exchange) || score.total == 0 || score.total > SCORE_ROWS_MAX {
             return;
         }
-        if self.cross.len() == CROSS_SCORES_MAX {
-            self.cross.pop_front();
+        self.cross.insert(peer, (score, self.standing.round));
+        if self.cross.len() > CROSS_SCORES_MAX {
+            let oldest = self.cross.iter().min_by_key(|(_, (_, round))| *round);
+            if let Some(oldest) = oldest.map(|(peer, _)| *peer) {
+                self.cross.remove(&oldest);
+            }
         }
-        self.cross.push_back((score.correct, score.total));
     }
 
     pub(super) fn snapshot_requested(&mut self, peer: NodeId) {

@@ -24,6 +24,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const SNAPSHOTS: usize = 3;
 const SNAPSHOTS_MANY: usize = 5;
 const MANY_PEERS: usize = 10;
+/// Rounds that a flock has just begun for: its newcomers begin where all began, too.
+const YOUNG_ROUNDS: f64 = 16.0;
 /// Below this share of its peers' median age a resumed node starts over as a newcomer.
 const TOO_OLD: f64 = 0.5;
 
@@ -153,6 +155,12 @@ impl Node {
             return;
         };
         let age = self.believable(age);
+        if age <= self.young() && !self.resumed {
+            // There is hardly anything to take over but the age, and whoever is fast enough to be
+            // asked first could decide where all begin.
+            (self.standing.age, self.standing.met) = (age, true);
+            return self.begin_training(0);
+        }
         self.joining.adopting = true;
         let snapshots = given.into_iter().map(|(_, model)| model).collect();
         self.compute(Job::Adopt { snapshots }, Pending::Adopt { age });
@@ -167,7 +175,12 @@ impl Node {
         let linked = self.links.values().filter(|link| link.admitted());
         let usual = lower_median(linked.map(|link| link.standing.age)).unwrap_or(age);
         // What they said when they were linked may be old by now.
-        age.min(2.0 * usual + 16.0 * f64::from(self.settings.steps_per_round))
+        age.min(2.0 * usual + self.young())
+    }
+
+    /// Below this age a flock has just begun.
+    fn young(&self) -> f64 {
+        YOUNG_ROUNDS * f64::from(self.settings.steps_per_round)
     }
 
     pub(super) fn adopted(&mut self, age: f64, done: &Done) {

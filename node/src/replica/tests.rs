@@ -166,6 +166,23 @@ fn a_poisoned_model_is_not_adopted() {
     assert_eq!(replica.adopt(&three), 0);
     assert_eq!(replica.params(), before.params());
     let three = [snapshot(0.1), snapshot(0.2), snapshot(f32::MAX)];
-    assert_eq!(replica.adopt(&three), 3);
-    assert!(replica.params().iter().all(|value| *value == 0.2));
+    assert_eq!(replica.adopt(&three), 2);
+    assert!(replica.params().iter().all(|value| (value - 0.15).abs() < 1e-6));
+}
+
+#[test]
+fn as_many_turned_models_as_honest_ones_do_not_make_the_median_zero() {
+    let mut replica = replica();
+    let genesis = replica.network.genesis();
+    let snapshot = |scale: f32| {
+        let mut values: Vec<f32> = genesis.iter().map(|value| scale * value).collect();
+        let mut slab = Vec::new();
+        Codec::Fp32.encode(&mut values, &mut slab).expect("finite");
+        Encoded { codec: Codec::Fp32, base: None, slab }
+    };
+    let four = [-1.1, 1.1, -1.2, 1.2].map(snapshot);
+    assert_eq!(replica.adopt(&four), 2);
+    for (value, from) in replica.params().iter().zip(&genesis) {
+        assert!((value - 1.15 * from).abs() < 1e-5, "{value} {from}");
+    }
 }

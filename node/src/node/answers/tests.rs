@@ -147,8 +147,8 @@ fn one_score_counts_for_each_reply_from_its_partner_for_its_exchange() {
         assert_eq!(table.node.cross_accuracy(), Some(0.5), "{total} rows are none");
     }
     let next = exchanged(&mut table);
-    score(&mut table, partner, next, 64, 64);
-    assert_eq!(table.node.cross_accuracy(), Some(0.75));
+    score(&mut table, partner, next, 16, 64);
+    assert_eq!(table.node.cross_accuracy(), Some(0.25), "of each peer the newest counts");
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn newcomer(ages: &[f64]) -> (Table, Vec<NodeId>) {
 fn a_newcomer_begins_from_the_median_of_three() {
     let (mut table, asked) = newcomer(&[100.0; 5]);
     assert_eq!(asked.len(), 3);
-    for (peer, given) in asked.iter().zip([(90.0, 0.25), (100.0, 50.0), (104.0, 0.5)]) {
+    for (peer, given) in asked.iter().zip([(90.0, 0.4), (100.0, 0.9), (104.0, 0.5)]) {
         assert_eq!(table.node.phase(), Phase::Join);
         table.snapshot(*peer, Some(given));
     }
@@ -89,14 +89,24 @@ fn all_begin_at_genesis_if_most_have_learnt_nothing() {
 }
 
 #[test]
-fn the_founder_begins_first_and_is_followed() {
+fn the_founder_begins_first_and_its_age_is_followed() {
     let (mut table, asked) = newcomer(&[0.0; 3]);
     assert!(asked.contains(&peer(ROOT)));
+    let genesis = table.model().to_vec();
     for id in asked {
         table.snapshot(id, (id == peer(ROOT)).then_some((7.0, 0.5)));
     }
     assert_eq!((table.node.phase(), table.node.standing().age), (Phase::Train, 7.0));
-    assert!(table.model().iter().all(|value| *value == 0.5));
+    assert_eq!(table.model(), genesis, "a model of two rounds is not worth the risk");
+}
+
+#[test]
+fn who_is_first_with_a_model_does_not_decide_where_a_flock_begins() {
+    let (mut table, asked) = newcomer(&[0.0; 5]);
+    let genesis = table.model().to_vec();
+    asked.iter().for_each(|peer| table.snapshot(*peer, Some((1e15, -0.5))));
+    assert_eq!((table.node.phase(), table.node.standing().age), (Phase::Train, 16.0 * 4.0));
+    assert_eq!(table.model(), genesis);
 }
 
 #[test]
