@@ -54,7 +54,8 @@ sub fault {
 # Numbers of a boot begin with one and have no gap; the journal's fields are those of the line.
 sub follow {
     my ($entry, $event, $said) = @_;
-    my $boot = "$event->{node} $event->{boot}";
+    # What fails before it has counted its boot is told apart by its process.
+    my $boot = $event->{boot} ? "$event->{node} $event->{boot}" : "process $entry->{_PID}";
     my $due = ($last{$boot} // 0) + 1;
     fault("seq $event->{seq} where $due is due: $said") if $event->{seq} != $due;
     $last{$boot} = $event->{seq};

@@ -240,7 +240,12 @@ check_kill() {
     "killed at round $before, restored $(restored starling@2), now $(round starling-2)" \
     at_least "$(restored starling@2)" 1
 }
-saved() { log "$1" | grep -q '"event":"checkpoint.saved"'; }
+# The first save, of round 0, comes with the start.
+saved() {
+  local round
+  round=$(log "$1" | grep '"event":"checkpoint.saved"' | tail -n 1 | field round || echo 0)
+  ((${round:-0} > 0))
+}
 
 check_restart() {
   local pid began
