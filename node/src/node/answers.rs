@@ -12,8 +12,9 @@ use super::rounds::Stage;
 use super::{Node, Pending, Phase};
 use crate::jobs::{Done, Job};
 
-/// Most hold-out rows that one score is believed to stand for.
-const SCORE_ROWS_MAX: u32 = 256;
+/// Rows that a peer scores at most (`Settings::score_rows`): with more, one that lies would weigh
+/// more.
+const SCORE_ROWS_MAX: u32 = 64;
 
 impl Node {
     pub(super) fn exchange_requested(
