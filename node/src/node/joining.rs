@@ -24,8 +24,12 @@ const RETRY: Duration = Duration::from_secs(1);
 const SNAPSHOTS: usize = 3;
 const SNAPSHOTS_MANY: usize = 5;
 const MANY_PEERS: usize = 10;
-/// Rounds that a flock has just begun for: its newcomers begin where all began, too.
+/// What a member said when it was linked may be so many rounds old.
+const STALE_ROUNDS: f64 = 16.0;
+/// A flock has just begun for so many rounds, and for no more than this share of a training that
+/// ends: its newcomers begin where all began, and must have time to learn.
 const YOUNG_ROUNDS: f64 = 16.0;
+const YOUNG_SHARE: f64 = 0.2;
 /// Below this share of its peers' median age a resumed node starts over as a newcomer.
 const TOO_OLD: f64 = 0.5;
 
@@ -174,13 +178,14 @@ impl Node {
         }
         let linked = self.links.values().filter(|link| link.admitted());
         let usual = lower_median(linked.map(|link| link.standing.age)).unwrap_or(age);
-        // What they said when they were linked may be old by now.
-        age.min(2.0 * usual + self.young())
+        age.min(2.0 * usual + STALE_ROUNDS * f64::from(self.settings.steps_per_round))
     }
 
     /// Below this age a flock has just begun.
     fn young(&self) -> f64 {
-        YOUNG_ROUNDS * f64::from(self.settings.steps_per_round)
+        let rounds = YOUNG_ROUNDS * f64::from(self.settings.steps_per_round);
+        let end = self.network.spec.training.age_max;
+        end.map_or(rounds, |end| rounds.min(YOUNG_SHARE * end))
     }
 
     pub(super) fn adopted(&mut self, age: f64, done: &Done) {

@@ -148,3 +148,16 @@ fn poison_is_not_adopted_and_others_are_asked() {
     table.pass(RETRY + SECOND / 10);
     assert_eq!(table.recipients(Kind::SnapshotRequest).len(), 3);
 }
+
+#[test]
+fn a_short_training_is_young_for_a_fifth_of_it() {
+    for (age, model) in [(20.0, None), (21.0, Some(0.5))] {
+        let (mut table, asked) = newcomer(&[age; 3]);
+        let genesis = table.model().to_vec();
+        table.node.network.spec.training.age_max = Some(100.0);
+        asked.iter().for_each(|peer| table.snapshot(*peer, Some((age, 0.5))));
+        assert_eq!((table.node.phase(), table.node.standing().age), (Phase::Train, age));
+        let expected = model.map_or(genesis.clone(), |value| vec![value; genesis.len()]);
+        assert_eq!(table.model(), expected);
+    }
+}
