@@ -24,9 +24,8 @@ const RECENT: usize = 12;
 const RECENT_ENOUGH: usize = 8;
 /// Share of a peer's history that is kept at each observation.
 const KEEP: f32 = 0.8;
-/// Among fewer peers than this likeness says nothing: the deviations of two from a median between
-/// them are opposite, those of three or four nearly so, and a flock of three lost a quarter of its
-/// weights.
+/// Among fewer peers than this likeness says nothing: flocks of three nodes with two classes each
+/// lost a quarter of all weight to it (`digits-n16 --nodes 3`), flocks of six hardly any.
 const PEERS_MIN: usize = 5;
 /// Above this cosine two peers are taken to collude: of honest ones, with two classes each, two in
 /// a hundred reach it.
@@ -221,6 +220,27 @@ mod tests {
         }
         assert_eq!(kept[11], 0.0);
         assert!(kept[..11].iter().all(|weight| *weight > 0.75), "{kept:?}");
+    }
+
+    #[test]
+    fn fewer_than_five_peers_are_not_taken_for_colluders() {
+        let (count, mut rng) = (2000, ChaCha8Rng::seed_from_u64(5));
+        let mut noise =
+            |size: f32| -> Vec<f32> { (0..count).map(|_| rng.random_range(-size..size)).collect() };
+        // The last two share one habit.
+        let mut least = |peers: usize| -> f64 {
+            let habits: Vec<Vec<f32>> = (1..peers).map(|_| noise(1.0)).collect();
+            let mut filter = DirectionFilter::new(count, 32, 9);
+            let merges = (0..10 * peers).map(|merge| {
+                let peer = merge % peers;
+                let habit = &habits[peer.min(peers - 2)];
+                let model: Vec<f32> =
+                    noise(0.1).iter().zip(habit).map(|(noise, habit)| noise + habit).collect();
+                filter.observe(peer, &model)
+            });
+            merges.fold(1.0, f64::min)
+        };
+        assert_eq!([2, 3, 4, 5].map(&mut least), [1.0, 1.0, 1.0, 0.0]);
     }
 
     #[test]
