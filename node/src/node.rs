@@ -33,8 +33,7 @@ use starling_protocol::limits::{
     BANS_MAX, CANDIDATES_MAX, CANDIDATES_PER_MEMBER, CROSS_SCORES_MAX, JOBS_PENDING_MAX,
     LINKS_PER_MEMBER, SCORES_MAX, TICKETS_COUNTED_MAX,
 };
-use starling_protocol::message::CrossScore;
-use starling_protocol::message::Hint;
+use starling_protocol::message::{CrossScore, Hint};
 use starling_protocol::score::Scores;
 use starling_protocol::time::Time;
 use starling_protocol::view::View;

@@ -15,6 +15,7 @@ use starling_learning::params::first_non_finite;
 use starling_learning::trainer::Trainer;
 use starling_protocol::gate::lower_median;
 use starling_protocol::id::NodeId;
+use starling_protocol::limits::SCORE_ROWS_MAX;
 
 use crate::checkpoint::{self, Vectors};
 use crate::jobs::{Base, Done, Encoded, Job, Merge, MergeTerms};
@@ -46,7 +47,6 @@ pub struct Replica {
     rule: Rule,
     trainer: Trainer,
     holdout: Shard,
-    score_rows: usize,
     space: Workspace,
     x: Vec<f32>,
     anchor: Vec<f32>,
@@ -91,7 +91,6 @@ impl Replica {
                 settings.seed ^ secret,
             ),
             holdout,
-            score_rows: settings.score_rows,
             space: Workspace::default(),
             anchor: x.clone(),
             velocity: vec![0.0; x.len()],
@@ -294,7 +293,7 @@ impl Replica {
         let tried = self.tried.take();
         let score = score.then(|| {
             let found = tried.unwrap_or_else(|| {
-                let (model, rows) = (&self.network.model, Some(self.score_rows));
+                let (model, rows) = (&self.network.model, Some(SCORE_ROWS_MAX as usize));
                 evaluate(model, &theirs, &self.holdout, rows, &mut self.space)
             });
             (found.correct, found.total)

@@ -68,8 +68,6 @@ pub struct Settings {
     pub reference_bytes_max: usize,
     /// Every how many answered exchanges the partner's model is scored on our hold-out rows.
     pub score_every: u64,
-    /// Hold-out rows used for that.
-    pub score_rows: usize,
     /// Partners that are drawn from.
     pub view_max: usize,
     /// Longest wait for more members before a newcomer asks for a model.
@@ -88,7 +86,6 @@ impl Default for Settings {
             checkpoint_interval: Duration::from_secs(60),
             reference_bytes_max: 256 * 1024 * 1024,
             score_every: 2,
-            score_rows: 64,
             view_max: VIEW_MAX,
             settle: Duration::from_millis(500),
             seed: 0,

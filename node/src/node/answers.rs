@@ -3,7 +3,7 @@
 use starling_protocol::envelope::Frame;
 use starling_protocol::fault::Rejection;
 use starling_protocol::id::NodeId;
-use starling_protocol::limits::{AGE_MAX, ANSWERS_PENDING_MAX, CROSS_SCORES_MAX};
+use starling_protocol::limits::{AGE_MAX, ANSWERS_PENDING_MAX, CROSS_SCORES_MAX, SCORE_ROWS_MAX};
 use starling_protocol::message::{
     CrossScore, ExchangeOutcome, ExchangeReply, ExchangeRequest, Message, SnapshotReply,
 };
@@ -11,10 +11,6 @@ use starling_protocol::message::{
 use super::rounds::Stage;
 use super::{Node, Pending, Phase};
 use crate::jobs::{Done, Job};
-
-/// Rows that a peer scores at most (`Settings::score_rows`): with more, one that lies would weigh
-/// more.
-const SCORE_ROWS_MAX: u32 = 64;
 
 impl Node {
     pub(super) fn exchange_requested(

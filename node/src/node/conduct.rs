@@ -95,7 +95,7 @@ impl Conduct {
     /// What it makes of our age, in rounds, where its models would make `change`. It may give as
     /// much as `Ages` believes, and takes no more than it gave and has earned by our `rounds`, of
     /// which a `share` is its own.
-    pub(super) fn ages(&mut self, change: f64, rounds: f64, share: f64) -> f64 {
+    pub(super) fn moves_age(&mut self, change: f64, rounds: f64, share: f64) -> f64 {
         let passed = (rounds - self.younger_refilled).max(0.0);
         self.younger_refilled = rounds;
         self.younger.refill(passed * share * YOUNGER_SHARE);
@@ -215,10 +215,10 @@ mod tests {
     #[test]
     fn who_makes_us_younger_gives_back_or_waits() {
         let mut conduct = Conduct::new(Time::ZERO, 10.0);
-        let mut ages = |change, rounds| conduct.ages(change, rounds, 0.5);
-        assert_eq!([ages(-1.5, 10.0), ages(-1.5, 10.0), ages(-1.5, 10.0)], [-1.5, -0.5, 0.0]);
-        assert_eq!([ages(1.0, 10.0), ages(-1.5, 10.0)], [1.0, -1.0]);
-        assert_eq!([ages(-1.5, 18.0), ages(-9.0, 1e3)], [-1.0, -2.0]);
+        let mut moves = |change, rounds| conduct.moves_age(change, rounds, 0.5);
+        assert_eq!([moves(-1.5, 10.0), moves(-1.5, 10.0), moves(-1.5, 10.0)], [-1.5, -0.5, 0.0]);
+        assert_eq!([moves(1.0, 10.0), moves(-1.5, 10.0)], [1.0, -1.0]);
+        assert_eq!([moves(-1.5, 18.0), moves(-9.0, 1e3)], [-1.0, -2.0]);
     }
 
     #[test]
