@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use crate::id::NodeId;
 use crate::limits::{AGES_MAX, DISTANCES_MAX};
 
 /// Distances of recent exchanges that we initiated.
@@ -43,17 +44,30 @@ impl Distances {
     }
 }
 
-/// How much older than ours the models of partners that we drew claimed to be.
+/// How much older than ours the models of partners that we drew claimed to be: the last claim of
+/// each, so that one that is drawn often has one voice like any other.
 #[derive(Clone, Debug, Default)]
-pub struct Ages(VecDeque<f64>);
+pub struct Ages {
+    differences: VecDeque<(NodeId, f64)>,
+    claims: usize,
+}
 
 impl Ages {
-    /// Fewer claims than this say nothing of each other.
+    /// Fewer peers than this say nothing of each other,
     const ENOUGH: usize = 4;
+    /// unless so many claims came from two or three: there are no more, then.
+    const CLAIMS_OF_FEW: usize = 12;
 
-    /// Remembers a claim, as its difference to our age at that time.
-    pub fn observe(&mut self, claim: f64, own_age: f64) {
-        push_bounded(&mut self.0, claim - own_age, AGES_MAX);
+    /// Remembers the claim of `peer`, as its difference to our age at that time.
+    pub fn observe(&mut self, peer: NodeId, claim: f64, own_age: f64) {
+        self.claims = self.claims.saturating_add(1);
+        self.differences.retain(|(id, _)| *id != peer);
+        push_bounded(&mut self.differences, (peer, claim - own_age), AGES_MAX);
+    }
+
+    fn is_enough(&self) -> bool {
+        let peers = self.differences.len();
+        peers >= Self::ENOUGH || peers >= 2 && self.claims >= Self::CLAIMS_OF_FEW
     }
 
     /// What a claim is taken for. One that is above the usual difference by more than twice the
@@ -65,12 +79,13 @@ impl Ages {
     /// must not end its learning either.
     #[must_use]
     pub fn believe(&self, claim: f64, own_age: f64, round_steps: f64) -> f64 {
-        if self.0.len() < Self::ENOUGH {
+        if !self.is_enough() {
             let few = 16.0 * round_steps;
             return claim.min(own_age + few);
         }
-        let usual = lower_median(self.0.iter().copied()).unwrap_or_default();
-        let deviations = self.0.iter().map(|difference| (difference - usual).abs());
+        let differences = || self.differences.iter().map(|(_, difference)| *difference);
+        let usual = lower_median(differences()).unwrap_or_default();
+        let deviations = differences().map(|difference| (difference - usual).abs());
         let limit = 2.0 * lower_median(deviations).unwrap_or_default() + 2.0 * round_steps;
         let difference = claim - own_age;
         let believed = if difference > usual + limit { usual } else { difference };
@@ -92,7 +107,7 @@ pub fn merge_weight(own_age: f64, partner_age: f64) -> f64 {
     }
 }
 
-fn push_bounded(ring: &mut VecDeque<f64>, value: f64, capacity: usize) {
+fn push_bounded<T>(ring: &mut VecDeque<T>, value: T, capacity: usize) {
     if ring.len() == capacity {
         ring.pop_front();
     }
@@ -124,6 +139,10 @@ fn median(values: &VecDeque<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn id(peer: usize) -> NodeId {
+        NodeId([peer as u8; 32])
+    }
 
     #[test]
     fn the_threshold_is_the_median_once_enough_is_known() {
@@ -158,8 +177,8 @@ mod tests {
         assert_eq!(ages.believe(500.0, 1000.0, 4.0), 500.0);
         assert_eq!(ages.believe(0.0, 10.0, 4.0), 0.0);
         assert_eq!(ages.believe(12.0, 10.0, 4.0), 12.0);
-        for claim in [100.0, 101.0, 102.0, 1e15, 103.0] {
-            ages.observe(claim, 100.0);
+        for (peer, claim) in [100.0, 101.0, 102.0, 1e15, 103.0].into_iter().enumerate() {
+            ages.observe(id(peer), claim, 100.0);
         }
         assert_eq!(ages.believe(1e15, 200.0, 4.0), 202.0);
         assert_eq!(ages.believe(205.0, 200.0, 4.0), 205.0);
@@ -178,17 +197,42 @@ mod tests {
     #[test]
     fn two_lies_among_four_claims_do_not_decide() {
         let mut ages = Ages::default();
-        for claim in [10.0, 1e4, 12.0, 1e4] {
-            ages.observe(claim, 10.0);
+        for (peer, claim) in [10.0, 1e4, 12.0, 1e4].into_iter().enumerate() {
+            ages.observe(id(peer), claim, 10.0);
         }
         assert_eq!(ages.believe(1e4, 10.0, 4.0), 12.0);
     }
 
     #[test]
+    fn a_liar_has_one_voice_however_often_it_is_drawn() {
+        let mut ages = Ages::default();
+        for peer in [0, 0, 0, 0, 1, 0, 0, 2, 0, 0] {
+            ages.observe(id(peer), if peer == 0 { 1e4 } else { 10.0 }, 10.0);
+            assert_eq!(ages.believe(1e4, 10.0, 4.0), 74.0, "few are known");
+        }
+        for peer in [0, 0, 3, 0, 0, 0, 0] {
+            ages.observe(id(peer), if peer == 0 { 1e4 } else { 10.0 }, 10.0);
+            let believed = ages.believe(1e4, 10.0, 4.0);
+            assert!(believed == 74.0 || believed == 10.0, "{believed}");
+        }
+        assert_eq!(ages.believe(1e4, 10.0, 4.0), 10.0);
+    }
+
+    #[test]
+    fn two_are_heard_if_there_are_no_more_and_one_alone_is_not_believed_at_once() {
+        let believed = |peers: usize, claims: usize| {
+            let mut ages = Ages::default();
+            (0..claims).for_each(|claim| ages.observe(id(claim % peers), 900.0, 100.0));
+            ages.believe(900.0, 100.0, 4.0)
+        };
+        assert_eq!([believed(2, 11), believed(2, 12), believed(1, 99)], [164.0, 900.0, 164.0]);
+    }
+
+    #[test]
     fn a_node_that_was_away_believes_the_many() {
         let mut ages = Ages::default();
-        for claim in [900.0, 904.0, 908.0, 912.0] {
-            ages.observe(claim, 100.0);
+        for (peer, claim) in [900.0, 904.0, 908.0, 912.0].into_iter().enumerate() {
+            ages.observe(id(peer), claim, 100.0);
         }
         assert_eq!(ages.believe(910.0, 100.0, 4.0), 910.0);
     }

@@ -50,7 +50,7 @@ pub const JOBS_PENDING_MAX: usize = 2 * ANSWERS_PENDING_MAX + 4;
 pub const ANSWERS_PENDING_MAX: usize = 4;
 /// Distances remembered to learn the gate's threshold.
 pub const DISTANCES_MAX: usize = 24;
-/// Claimed ages remembered from partners we drew ourselves.
+/// Partners we drew ourselves whose last claimed ages are remembered.
 pub const AGES_MAX: usize = 24;
 /// Round-trip times remembered to set time-outs.
 pub const LATENCIES_MAX: usize = 64;

@@ -47,7 +47,7 @@ impl Node {
         if let Some(age) = reply.age {
             let step_ns = self.links.get(&peer).map_or(0, |link| link.standing.step_ns);
             self.latency.observe(self.now.since(sent), Duration::from_nanos(step_ns));
-            self.ages.observe(age, self.standing.age);
+            self.ages.observe(peer, age, self.standing.age);
             let model = self.read_model(reply.codec, None, slab);
             match model.filter(|_| !Self::needs_reference(reply.codec)) {
                 Some(model) => {

@@ -322,7 +322,7 @@ impl Node {
         }
         match reply.outcome {
             ExchangeOutcome::Model { age, codec } => {
-                self.ages.observe(age, self.standing.age);
+                self.ages.observe(peer, age, self.standing.age);
                 self.partner_replied(peer, exchange, age, self.now.since(sent));
                 let Some(reply) = self.read_model(codec, None, slab) else {
                     self.finish_round();
