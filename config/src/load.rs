@@ -282,8 +282,8 @@ mod tests {
             (
                 "[training]\n\nsteps_per_rond = 8\n",
                 "node.toml:3: training.steps_per_rond: found an unknown key, allowed in \
-                 [training] are steps_per_round, round_period_ms, start_peers, seed; did you \
-                 mean `steps_per_round`?",
+                 [training] are steps_per_round, exchanges_per_round, round_period_ms, \
+                 start_peers, seed; did you mean `steps_per_round`?",
             ),
             (
                 "[log]\nmdns = false\n",
@@ -373,6 +373,7 @@ mod tests {
         );
         let bounds = [
             ("training", "steps_per_round", ["1", "10_000"], ["0", "10001"]),
+            ("training", "exchanges_per_round", ["1", "16"], ["0", "17"]),
             ("training", "round_period_ms", ["0", "86400000"], ["-1", "86400001"]),
             ("training", "start_peers", ["0", "0x20"], ["-1", "33"]),
             ("training", "seed", ["0", "18446744073709551615"], ["-1", "18446744073709551616"]),
@@ -495,7 +496,8 @@ mod tests {
             "environment: STARLING_STORAGE_DIR: found an unknown variable, allowed for [storage] \
              are STARLING_STORAGE_CHECKPOINT_INTERVAL_S; unset it\n\
              environment: STARLING_TRAINING_SEDE: found an unknown variable, allowed for \
-             [training] are STARLING_TRAINING_STEPS_PER_ROUND, STARLING_TRAINING_ROUND_PERIOD_MS, \
+             [training] are STARLING_TRAINING_STEPS_PER_ROUND, \
+             STARLING_TRAINING_EXCHANGES_PER_ROUND, STARLING_TRAINING_ROUND_PERIOD_MS, \
              STARLING_TRAINING_START_PEERS, STARLING_TRAINING_SEED; did you mean \
              `STARLING_TRAINING_SEED`?\n\
              environment: STARLING_TRAINING_STEPS_PER_ROUND: found \"many\", allowed is a whole \

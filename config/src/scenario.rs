@@ -84,6 +84,8 @@ pub struct ScenarioFile {
     pub steps: u32,
     /// Of these in a round.
     pub steps_per_round: u32,
+    /// Exchanges of each round.
+    pub exchanges_per_round: u32,
     /// Rows of a batch.
     pub batch: u32,
     /// Learning rate at the start.
@@ -136,6 +138,7 @@ impl Default for ScenarioFile {
             hidden: vec![32],
             steps: 400,
             steps_per_round: 4,
+            exchanges_per_round: 1,
             batch: 32,
             rate: 0.15,
             continuous: false,
@@ -204,6 +207,10 @@ impl ScenarioFile {
         }
         if !(1..=self.steps).contains(&self.steps_per_round) {
             return Err(out_of_range(file, "steps_per_round", self.steps_per_round, "1 to steps"));
+        }
+        if !(1..=16).contains(&self.exchanges_per_round) {
+            let found = self.exchanges_per_round;
+            return Err(out_of_range(file, "exchanges_per_round", found, "1 to 16"));
         }
         if !(0.0..=1000.0).contains(&self.delay_steps) {
             return Err(out_of_range(file, "delay_steps", self.delay_steps, "0 to 1000"));
@@ -295,6 +302,7 @@ impl ScenarioFile {
         let settings = Settings {
             rule,
             steps_per_round: self.steps_per_round,
+            exchanges_per_round: self.exchanges_per_round,
             checkpoint_interval: steps(20.0),
             settle: steps(20.0),
             view_max: self.view_max,

@@ -24,6 +24,7 @@ impl Config {
         Settings {
             rule: Rule { codec: self.codec, ..self.profile.rule() },
             steps_per_round: self.steps_per_round,
+            exchanges_per_round: self.exchanges_per_round,
             round_period: Duration::from_millis(self.round_period_ms),
             start_peers: self.start_peers,
             checkpoint_interval: interval.unwrap_or(default.checkpoint_interval),
@@ -51,6 +52,7 @@ mod tests {
             codec: Codec::Int8,
             profile: Profile::Paranoid,
             steps_per_round: 7,
+            exchanges_per_round: 2,
             round_period_ms: 1500,
             start_peers: 3,
             checkpoint_interval_s: 0.5,
@@ -60,6 +62,7 @@ mod tests {
         let expected = Settings {
             rule: Rule { codec: Codec::Int8, ..Profile::Paranoid.rule() },
             steps_per_round: 7,
+            exchanges_per_round: 2,
             round_period: Duration::from_millis(1500),
             start_peers: 3,
             checkpoint_interval: Duration::from_millis(500),

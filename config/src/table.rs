@@ -154,6 +154,11 @@ table! {
     "training" "steps_per_round" => steps_per_round: u32 = 4,
     within(1..=10_000), "a whole number of steps from 1 to 10000", "8";
 
+    /// Exchanges with a peer after these steps, one after the other, each with another one. Two
+    /// send nearly twice as much and agree better.
+    "training" "exchanges_per_round" => exchanges_per_round: u32 = 1,
+    within(1..=16), "a whole number of exchanges from 1 to 16", "2";
+
     /// A round takes at least this long; 0 to go on as fast as the machine can.
     "training" "round_period_ms" => round_period_ms: u64 = 0,
     within(0..=86_400_000), "a whole number of milliseconds from 0 to 86400000", "1000";

@@ -266,6 +266,9 @@ pub struct Simulate {
     /// Of these in a round, instead of the scenario's
     #[arg(long)]
     pub steps_per_round: Option<u32>,
+    /// Exchanges of each round, instead of the scenario's
+    #[arg(long)]
+    pub exchanges_per_round: Option<u32>,
     /// Data, instead of the scenario's: digits, fashion-mnist, fashion-mnist-14
     #[arg(long)]
     pub data: Option<String>,

@@ -380,7 +380,7 @@ impl Node {
             Some(Pending::Answer { peer, exchange, age, weight, crossing }) => {
                 self.answered(peer, exchange, (age, weight), done);
                 if crossing {
-                    self.finish_round();
+                    self.exchange_over();
                 }
             }
             Some(Pending::Snapshot { peer }) => self.snapshot_taken(peer, done),

@@ -58,6 +58,8 @@ pub struct Settings {
     pub rule: Rule,
     /// Local steps per round.
     pub steps_per_round: u32,
+    /// Exchanges in a pair per round, one after the other.
+    pub exchanges_per_round: u32,
     /// A round takes at least this long.
     pub round_period: Duration,
     /// Peers that must be linked before the first round.
@@ -81,6 +83,7 @@ impl Default for Settings {
         Self {
             rule: Rule::default(),
             steps_per_round: 4,
+            exchanges_per_round: 1,
             round_period: Duration::ZERO,
             start_peers: 0,
             checkpoint_interval: Duration::from_secs(60),

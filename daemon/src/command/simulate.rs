@@ -163,6 +163,8 @@ fn read_scenario(options: &Simulate, seed: Option<u64>) -> Result<ScenarioFile, 
     scenario.seed = seed.unwrap_or(scenario.seed);
     scenario.steps = given.steps.unwrap_or(scenario.steps);
     scenario.steps_per_round = given.steps_per_round.unwrap_or(scenario.steps_per_round);
+    scenario.exchanges_per_round =
+        given.exchanges_per_round.unwrap_or(scenario.exchanges_per_round);
     scenario.data = given.data.unwrap_or(scenario.data);
     scenario.split = given.split.unwrap_or(scenario.split);
     scenario.profile = given.profile.unwrap_or(scenario.profile);

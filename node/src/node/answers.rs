@@ -71,8 +71,11 @@ impl Node {
 
     /// Tokens that a round gives each peer: twice an honest one's share of what it asks for.
     pub(super) fn token_share(&self) -> f64 {
-        let asks = self.settings.rule.pull.max(1);
-        2.0 * asks as f64 / self.view.members().count().max(1) as f64
+        let asks = match self.settings.rule.pull {
+            0 => f64::from(self.settings.exchanges_per_round),
+            pull => pull as f64,
+        };
+        2.0 * asks / self.view.members().count().max(1) as f64
     }
 
     /// Whether `peer` may ask now.

@@ -50,6 +50,8 @@ pub struct Counters {
     pub(super) reported_at: Time,
     pub(super) diverged_at: Time,
     pub(super) round_begun: Time,
+    /// Exchanges of this round that are not over.
+    pub(super) exchanges_left: u32,
     pub(super) silent_rounds: u64,
     pub(super) rejected_in_a_row: u32,
     pub(super) last_partner: Option<NodeId>,

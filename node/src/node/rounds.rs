@@ -140,7 +140,7 @@ impl Node {
             self.counters.silent_rounds += 1;
             // A round without training is one all the same: quarantines end by it.
             self.standing.round += 1;
-            return self.begin_exchange(None, false);
+            return self.begin_exchanges();
         }
         let (steps, age) = (self.settings.steps_per_round, self.standing.age);
         self.stage = Stage::Training { begun: self.now, age };
@@ -206,11 +206,11 @@ impl Node {
                 let in_a_row = &mut self.counters.rejected_in_a_row;
                 *in_a_row = if merge.accepted { 0 } else { *in_a_row + 1 };
                 self.merged(peer, age - self.standing.age, weight, threshold, &merge);
-                self.finish_round();
+                self.exchange_over();
             }
             (Stage::Absorbing { peer, .. }, Done::BadModel) => {
                 self.fault(peer, Rejection::BadModel);
-                self.finish_round();
+                self.exchange_over();
             }
             (Stage::Mixing { age }, Done::Mixed(used)) => self.mixed(age, used),
             (Stage::Finishing, Done::Finished { norm, diverged }) => {
@@ -242,13 +242,28 @@ impl Node {
         if self.peers() > 0 || !self.standing.met {
             self.standing.age = (self.standing.age + f64::from(steps)).min(AGE_MAX);
         }
-        self.begin_exchange(None, false);
+        self.begin_exchanges();
     }
 
-    fn begin_exchange(&mut self, refused_by: Option<NodeId>, second: bool) {
+    fn begin_exchanges(&mut self) {
         if self.settings.rule.pull > 0 {
             return self.begin_pull();
         }
+        self.counters.exchanges_left = self.settings.exchanges_per_round.max(1);
+        self.begin_exchange(None, false);
+    }
+
+    /// Whatever came of an exchange: the round's next one, or its end.
+    pub(super) fn exchange_over(&mut self) {
+        self.counters.exchanges_left = self.counters.exchanges_left.saturating_sub(1);
+        if self.counters.exchanges_left > 0 && self.phase == Phase::Train {
+            self.begin_exchange(None, false);
+        } else {
+            self.finish_round();
+        }
+    }
+
+    fn begin_exchange(&mut self, refused_by: Option<NodeId>, second: bool) {
         let Some(peer) = self.draw_partner(refused_by) else { return self.finish_round() };
         self.counters.last_partner = Some(peer);
         self.stage = Stage::Encoding { peer, second };
@@ -295,7 +310,7 @@ impl Node {
 
     fn request(&mut self, peer: NodeId, second: bool, own: Encoded) {
         if !self.links.contains_key(&peer) {
-            return self.finish_round();
+            return self.exchange_over();
         }
         let wait = self.patience(peer);
         let exchange = self.next_exchange;
@@ -325,7 +340,7 @@ impl Node {
                 self.ages.observe(peer, age, self.standing.age);
                 self.partner_replied(peer, exchange, age, self.now.since(sent));
                 let Some(reply) = self.read_model(codec, None, slab) else {
-                    self.finish_round();
+                    self.exchange_over();
                     return self.fault(peer, Rejection::BadModel);
                 };
                 let (age, mut terms) = self.terms(age, self.counters.rejected_in_a_row >= 1);
@@ -501,7 +516,7 @@ impl Node {
                 link.tally.last = Some(self.now);
             }
             self.event(Event::ExchangeFailed { peer: peer.to_string(), reason: reason.to_owned() });
-            self.finish_round();
+            self.exchange_over();
         }
     }
 
@@ -545,7 +560,8 @@ impl Node {
         }
         let training = Duration::from_nanos(self.counters.step_ns) * self.settings.steps_per_round;
         let least = if self.holds() { HOLD_PERIOD } else { Duration::ZERO };
-        let period = self.settings.round_period.max(self.exchange_time() * 4).max(training);
+        let exchanges = self.exchange_time() * self.settings.exchanges_per_round;
+        let period = self.settings.round_period.max(exchanges * 4).max(training);
         let period = period.max(least);
         // Nodes of one pace must not all ask at once, or they find each other busy.
         let period = period.mul_f64(self.rng.random_range(0.9..1.1));

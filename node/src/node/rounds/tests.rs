@@ -84,6 +84,48 @@ fn a_partner_that_cannot_answer_is_replaced_once_and_not_twice() {
     }
 }
 
+#[test]
+fn a_round_has_as_many_exchanges_as_are_set_whatever_comes_of_them() {
+    let settings = Settings { exchanges_per_round: 3, ..Settings::default() };
+    let mut table = Table::with(BTreeSet::new(), settings);
+    (2..6).for_each(|index| table.link(peer(index)));
+    for _ in 0..3 {
+        let (first, request) = table.asked();
+        let round = table.node.standing().round;
+        table.give(first, request.exchange, own(&table).0, 0.0);
+        let (second, request) = table.asks().expect("the next at once");
+        assert_ne!(second, first);
+        table.decline(second, request.exchange, ExchangeOutcome::Refused);
+        let (third, request) = table.asks().expect("one that failed ends no round");
+        assert_ne!(third, second);
+        table.give(third, request.exchange, own(&table).0, 0.0);
+        assert_eq!((table.asks(), table.node.standing().round), (None, round));
+    }
+    assert_eq!(totals(&table), (6, 0, 3));
+}
+
+#[test]
+fn who_has_two_exchanges_a_round_answers_each_peer_twice_as_often() {
+    let answered = |exchanges_per_round| {
+        let settings = Settings { exchanges_per_round, ..Settings::default() };
+        let mut table = Table::with(BTreeSet::new(), settings);
+        (2..6).for_each(|index| table.link(peer(index)));
+        let (age, model) = own(&table);
+        let mut answered = 0;
+        while table.node.standing().round < 9 {
+            while let Some((asked, request)) = table.asks() {
+                table.decline(asked, request.exchange, ExchangeOutcome::Refused);
+            }
+            let told = table.ask(peer(2), age, &model);
+            answered += usize::from(matches!(told, Some(ExchangeOutcome::Model { .. })));
+            table.pass(SECOND / 10);
+        }
+        answered
+    };
+    // Two at once, then one in two of seven rounds, or one in each.
+    assert_eq!((answered(1), answered(2)), (5, 9));
+}
+
 /// How long a partner that says this is left alone by a node that always has another choice.
 fn spared_after(outcome: ExchangeOutcome) -> Duration {
     let mut table = Table::new(BTreeSet::new());
