@@ -9,7 +9,7 @@ use starling_learning::params::digest64;
 use starling_protocol::id::NodeId;
 
 /// Most references held, whatever their size.
-const REFERENCES_MAX: usize = 32;
+const REFERENCES_MAX: usize = 24;
 /// Bytes a parameter.
 const BYTES: usize = size_of::<bf16>();
 

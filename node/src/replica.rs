@@ -27,7 +27,7 @@ use crate::spec::Network;
 /// a step back from chance within a few exchanges, and a twelfth of what four local steps cost.
 const TRIAL_ROWS: usize = 32;
 /// Peers whose direction the direction filter remembers.
-const FILTER_PEERS_MAX: usize = 64;
+const FILTER_PEERS_MAX: usize = 32;
 /// Hold-out rows that a model is tried on before it is adopted.
 const ADOPTED_ROWS: usize = 256;
 /// It may be so many times as long as what all begin from.
