@@ -42,7 +42,7 @@ impl Default for Rule {
             gate_floor: 2.0,
             filter: true,
             ages: true,
-            outer: Some(OuterRule { momentum: 0.9, rate: 0.7, velocity_clip: 4.0 }),
+            outer: Some(OuterRule { momentum: 0.9, rate: 0.7, velocity_clip: 3.0 }),
             serve_decay: 0.9,
             idle_rounds_max: 4,
             pull: 0,
