@@ -67,6 +67,8 @@ pub struct Report {
     pub payload_bytes_mean: f64,
     /// All bytes of frames sent per node.
     pub wire_bytes_mean: f64,
+    /// Bytes of the newest checkpoint of a node: its simulated disk.
+    pub saved_bytes_mean: f64,
     /// Frames sent per node.
     pub messages_mean: f64,
     /// Merges taken and rejected, own exchanges failed, all nodes.
@@ -319,6 +321,8 @@ impl Simulation {
             consensus_believed,
             payload_bytes_mean: mean(|totals| totals.payload),
             wire_bytes_mean: mean(|totals| totals.wire),
+            saved_bytes_mean: self.actors.iter().map(Actor::saved_bytes).sum::<usize>() as f64
+                / self.actors.len().max(1) as f64,
             messages_mean: mean(|totals| totals.messages),
             merges: (
                 sum(|totals| totals.accepted),

@@ -539,6 +539,11 @@ impl Actor {
         Some((self.index, Victim { model, threshold: live.node.threshold() }))
     }
 
+    /// Bytes of its newest checkpoint.
+    pub(super) fn saved_bytes(&self) -> usize {
+        self.saved.as_ref().map_or(0, Vec::len)
+    }
+
     pub(super) fn totals(&self) -> Totals {
         let Some(live) = &self.live else { return Totals { bans: self.bans, ..self.before } };
         let (before, now) = (self.before, live.node.counters());

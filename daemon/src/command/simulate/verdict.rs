@@ -39,6 +39,7 @@ pub(super) fn of_starling(
         "consensus_believed": rounded(report.consensus_believed, 6),
         "payload_bytes_per_node_mean": report.payload_bytes_mean.round(),
         "wire_bytes_per_node_mean": report.wire_bytes_mean.round(),
+        "saved_bytes_per_node_mean": report.saved_bytes_mean.round(),
         "messages_per_node_mean": rounded(report.messages_mean, 1),
         "accepted": accepted,
         "rejected": rejected,
