@@ -9,7 +9,7 @@ use starling_learning::params::digest64;
 use starling_protocol::id::NodeId;
 
 /// Most references held, whatever their size.
-const REFERENCES_MAX: usize = 24;
+const REFERENCES_MAX: usize = 26;
 /// Bytes a parameter.
 const BYTES: usize = size_of::<bf16>();
 

@@ -27,14 +27,14 @@ pub const TICKET_CHARS_MAX: usize = 16 * 1024;
 /// Tickets whose uses are counted at a time; the oldest is forgotten first.
 pub const TICKETS_COUNTED_MAX: usize = 1024;
 /// Partners we draw from (`design`: a rotating partial view), whatever the size of the network.
-pub const VIEW_MAX: usize = 8;
+pub const VIEW_MAX: usize = 12;
 /// Links held for each place in the view: its own, one of another that holds us in theirs, and a
 /// reserve for joiners.
-pub const LINKS_PER_MEMBER: usize = 4;
+pub const LINKS_PER_MEMBER: usize = 3;
 /// Links held at once.
 pub const LINKS_MAX: usize = LINKS_PER_MEMBER * VIEW_MAX;
 /// Known peers that we could dial, linked or not, for each place in the view.
-pub const CANDIDATES_PER_MEMBER: usize = 12;
+pub const CANDIDATES_PER_MEMBER: usize = 8;
 /// Known peers that we could dial, linked or not.
 pub const CANDIDATES_MAX: usize = CANDIDATES_PER_MEMBER * VIEW_MAX;
 /// Peers whose misbehaviour or bans are remembered.
