@@ -57,8 +57,7 @@ pub const LATENCIES_MAX: usize = 64;
 /// Peers whose newest cross score is remembered; with more of them the mean would be that of a
 /// model of long ago.
 pub const CROSS_SCORES_MAX: usize = 16;
-/// Hold-out rows that a score stands for: all nodes keep to it, since one that lies would weigh more
-/// with more.
+/// Hold-out rows that a score stands for: all nodes keep to it, or a liar would weigh more by more.
 pub const SCORE_ROWS_MAX: u32 = 64;
 /// An exchange never waits longer than this for its partner.
 pub const EXCHANGE_TIMEOUT_MAX: Duration = Duration::from_secs(30);

@@ -11,6 +11,7 @@ use starling_protocol::time::Time;
 
 use super::links::Link;
 use super::{Node, Output};
+use crate::event::Event;
 
 /// Links kept for each place in the view: our own, those in whose views we are, and a few spare.
 const LINKS_KEPT_PER_MEMBER: f64 = 2.5;
@@ -22,6 +23,15 @@ const BEATS_TO_ALL: u64 = 16;
 const PACE_CHANGE: u64 = 2;
 
 impl Node {
+    pub(super) fn met_someone(&mut self) {
+        self.standing.met = true;
+        self.counters.silent_rounds = 0;
+        if core::mem::take(&mut self.counters.isolated) {
+            let (age, peers) = (self.standing.age, self.peers());
+            self.event(Event::MeshJoined { age, snapshots: 0, peers });
+        }
+    }
+
     pub(super) fn take_beat(&mut self, peer: NodeId, beat: Beat) {
         let now = self.now;
         let Some(link) = self.links.get_mut(&peer) else { return };

@@ -490,15 +490,6 @@ impl Node {
         }
     }
 
-    pub(super) fn met_someone(&mut self) {
-        self.standing.met = true;
-        self.counters.silent_rounds = 0;
-        if core::mem::take(&mut self.counters.isolated) {
-            let (age, peers) = (self.standing.age, self.peers());
-            self.event(Event::MeshJoined { age, snapshots: 0, peers });
-        }
-    }
-
     /// How long we wait for `peer` to answer.
     pub(crate) fn patience(&self, peer: NodeId) -> Duration {
         let step_ns = self.links.get(&peer).map_or(0, |link| link.standing.step_ns);
