@@ -17,7 +17,7 @@ use starling_learning::model::ModelSpec;
 use starling_node::settings::{Rule, Settings};
 use starling_node::sim::{Attack, Churn, Partition, Sabotage, Scenario, founder};
 use starling_node::spec::{FeatureSpec, Membership, Network, NetworkSpec, TrainingSpec};
-use starling_protocol::limits::VIEW_MAX;
+use starling_protocol::limits::{EXCHANGES_PER_ROUND_MAX, VIEW_MAX};
 
 use crate::profile::Profile;
 
@@ -208,7 +208,7 @@ impl ScenarioFile {
         if !(1..=self.steps).contains(&self.steps_per_round) {
             return Err(out_of_range(file, "steps_per_round", self.steps_per_round, "1 to steps"));
         }
-        if !(1..=16).contains(&self.exchanges_per_round) {
+        if !(1..=EXCHANGES_PER_ROUND_MAX).contains(&self.exchanges_per_round) {
             let found = self.exchanges_per_round;
             return Err(out_of_range(file, "exchanges_per_round", found, "1 to 16"));
         }

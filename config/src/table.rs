@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use starling_learning::compress::Codec;
 use starling_learning::data::partition::Split;
+use starling_protocol::limits::EXCHANGES_PER_ROUND_MAX;
 
 use crate::profile::Profile;
 use crate::values::{
@@ -154,10 +155,10 @@ table! {
     "training" "steps_per_round" => steps_per_round: u32 = 4,
     within(1..=10_000), "a whole number of steps from 1 to 10000", "8";
 
-    /// Exchanges with a peer after these steps, one after the other, each with another one. Two
-    /// send nearly twice as much and agree better.
+    /// Exchanges with a peer after these steps, one after the other. Two send nearly twice as much
+    /// and agree better. The profile "paranoid" pulls its models once a round all the same.
     "training" "exchanges_per_round" => exchanges_per_round: u32 = 1,
-    within(1..=16), "a whole number of exchanges from 1 to 16", "2";
+    within(1..=EXCHANGES_PER_ROUND_MAX), "a whole number of exchanges from 1 to 16", "2";
 
     /// A round takes at least this long; 0 to go on as fast as the machine can.
     "training" "round_period_ms" => round_period_ms: u64 = 0,

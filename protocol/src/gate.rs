@@ -4,7 +4,7 @@
 //! Both are learnt only from partners that our own generator drew: an attacker that asks us often
 //! cannot move them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::NodeId;
 use crate::limits::{AGES_MAX, DISTANCES_MAX};
@@ -44,13 +44,11 @@ impl Distances {
     }
 }
 
-/// How much older than ours the models of partners that we drew claimed to be: the last claim of
-/// each, so that one that is drawn often has one voice like any other.
+/// How much older than ours the models of partners that we drew claimed to be: the recent claims,
+/// of which the last of each peer counts. So one that is drawn often has one voice like any other,
+/// and one that is gone has none.
 #[derive(Clone, Debug, Default)]
-pub struct Ages {
-    differences: VecDeque<(NodeId, f64)>,
-    claims: usize,
-}
+pub struct Ages(VecDeque<(NodeId, f64)>);
 
 impl Ages {
     /// Fewer peers than this say nothing of each other,
@@ -60,14 +58,14 @@ impl Ages {
 
     /// Remembers the claim of `peer`, as its difference to our age at that time.
     pub fn observe(&mut self, peer: NodeId, claim: f64, own_age: f64) {
-        self.claims = self.claims.saturating_add(1);
-        self.differences.retain(|(id, _)| *id != peer);
-        push_bounded(&mut self.differences, (peer, claim - own_age), AGES_MAX);
+        push_bounded(&mut self.0, (peer, claim - own_age), AGES_MAX);
     }
 
-    fn is_enough(&self) -> bool {
-        let peers = self.differences.len();
-        peers >= Self::ENOUGH || peers >= 2 && self.claims >= Self::CLAIMS_OF_FEW
+    /// The differences that count, if there are enough.
+    fn voices(&self) -> Option<Vec<f64>> {
+        let last: BTreeMap<NodeId, f64> = self.0.iter().copied().collect();
+        let few_but_all = last.len() >= 2 && self.0.len() >= Self::CLAIMS_OF_FEW;
+        (last.len() >= Self::ENOUGH || few_but_all).then(|| last.into_values().collect())
     }
 
     /// What a claim is taken for. One that is above the usual difference by more than twice the
@@ -79,13 +77,12 @@ impl Ages {
     /// must not end its learning either.
     #[must_use]
     pub fn believe(&self, claim: f64, own_age: f64, round_steps: f64) -> f64 {
-        if !self.is_enough() {
+        let Some(voices) = self.voices() else {
             let few = 16.0 * round_steps;
             return claim.min(own_age + few);
-        }
-        let differences = || self.differences.iter().map(|(_, difference)| *difference);
-        let usual = lower_median(differences()).unwrap_or_default();
-        let deviations = differences().map(|difference| (difference - usual).abs());
+        };
+        let usual = lower_median(voices.iter().copied()).unwrap_or_default();
+        let deviations = voices.iter().map(|difference| (difference - usual).abs());
         let limit = 2.0 * lower_median(deviations).unwrap_or_default() + 2.0 * round_steps;
         let difference = claim - own_age;
         let believed = if difference > usual + limit { usual } else { difference };
@@ -226,6 +223,15 @@ mod tests {
             ages.believe(900.0, 100.0, 4.0)
         };
         assert_eq!([believed(2, 11), believed(2, 12), believed(1, 99)], [164.0, 900.0, 164.0]);
+    }
+
+    #[test]
+    fn one_that_is_gone_does_not_hold_back_who_lags_behind_those_left() {
+        let mut ages = Ages::default();
+        (0..20).for_each(|claim| ages.observe(id(claim % 2), 10.0, 10.0));
+        assert_eq!(ages.believe(900.0, 100.0, 4.0), 100.0);
+        (0..AGES_MAX).for_each(|_| ages.observe(id(1), 900.0, 100.0));
+        assert_eq!(ages.believe(900.0, 100.0, 4.0), 164.0);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub const JOBS_PENDING_MAX: usize = 2 * ANSWERS_PENDING_MAX + 4;
 pub const ANSWERS_PENDING_MAX: usize = 4;
 /// Distances remembered to learn the gate's threshold.
 pub const DISTANCES_MAX: usize = 24;
-/// Partners we drew ourselves whose last claimed ages are remembered.
+/// Claimed ages remembered from partners we drew ourselves.
 pub const AGES_MAX: usize = 24;
 /// Round-trip times remembered to set time-outs.
 pub const LATENCIES_MAX: usize = 64;
@@ -59,6 +59,9 @@ pub const LATENCIES_MAX: usize = 64;
 pub const CROSS_SCORES_MAX: usize = 16;
 /// Hold-out rows that a score stands for: all nodes keep to it, or a liar would weigh more by more.
 pub const SCORE_ROWS_MAX: u32 = 64;
+/// Exchanges that a node may have in a round. Six models a round are what the paranoid profile pulls;
+/// from three on nothing was gained.
+pub const EXCHANGES_PER_ROUND_MAX: u32 = 16;
 /// An exchange never waits longer than this for its partner.
 pub const EXCHANGE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 /// And never less: below it the scheduler of a busy host looks like a dead peer.
