@@ -253,7 +253,7 @@ impl Node {
         self.begin_exchange(None, false);
     }
 
-    /// Whatever came of an exchange: the round's next one, or its end.
+    /// Whatever came of an exchange: the round's next one, or its end. Who leaves asks nobody more.
     pub(super) fn exchange_over(&mut self) {
         self.counters.exchanges_left = self.counters.exchanges_left.saturating_sub(1);
         if self.counters.exchanges_left > 0 && self.phase == Phase::Train {
