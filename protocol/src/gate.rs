@@ -45,8 +45,8 @@ impl Distances {
 }
 
 /// How much older than ours the models of partners that we drew claimed to be: the recent claims,
-/// and of no peer more than the usual number of them. So one that is drawn often has no more say than
-/// others, and one that is gone soon has none.
+/// and of no peer more than the usual number of them. So one that is drawn often has no more say
+/// than others, and one that is gone soon has none.
 #[derive(Clone, Debug, Default)]
 pub struct Ages(VecDeque<(NodeId, f64)>);
 

@@ -59,8 +59,8 @@ pub const LATENCIES_MAX: usize = 64;
 pub const CROSS_SCORES_MAX: usize = 16;
 /// Hold-out rows that a score stands for: all nodes keep to it, or a liar would weigh more by more.
 pub const SCORE_ROWS_MAX: u32 = 64;
-/// Exchanges that a node may have in a round. Six models a round are what the paranoid profile pulls;
-/// from three on nothing was gained.
+/// Exchanges that a node may have in a round. The paranoid profile pulls six models in one; with
+/// three in pairs hardly anything was gained over two.
 pub const EXCHANGES_PER_ROUND_MAX: u32 = 16;
 /// An exchange never waits longer than this for its partner.
 pub const EXCHANGE_TIMEOUT_MAX: Duration = Duration::from_secs(30);
