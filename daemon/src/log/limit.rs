@@ -40,6 +40,11 @@ impl Rate {
         taken
     }
 
+    /// Whether it has been quiet for so long that no next line may come and tell what was held back.
+    fn is_silent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= 2 * PERIOD
+    }
+
     /// Whether it has been full for a period: then it is as good as new.
     fn is_idle(&self, now: Instant) -> bool {
         let missing = self.burst - self.tokens;
@@ -68,9 +73,10 @@ impl Limiter {
         self.written = 0;
         let held = &mut self.held;
         self.rates.retain(|_, rate| {
-            let idle = rate.is_idle(now);
-            *held += if idle { rate.suppressed } else { 0 };
-            !idle
+            if rate.is_silent(now) {
+                *held += std::mem::take(&mut rate.suppressed);
+            }
+            !rate.is_idle(now)
         });
         std::mem::take(&mut self.held)
     }
@@ -201,5 +207,18 @@ mod tests {
         assert_eq!(news(&mut limiter, now, "b"), Some(0));
         assert_eq!(news(&mut limiter, now + PERIOD, "a"), Some(1));
         assert_eq!(news(&mut limiter, now + PERIOD, "a"), None);
+    }
+
+    #[test]
+    fn what_was_held_back_of_a_burst_is_told_long_before_the_next_may_come() {
+        let mut limiter = Limiter::default();
+        let now = Instant::now();
+        for _ in 0..NEWS_BURST + 4 {
+            limiter.admit(now, "exchange.failed", Severity::Info, Some("a"));
+        }
+        assert_eq!(limiter.released(now + PERIOD), 0);
+        assert_eq!(limiter.released(now + 2 * PERIOD), 4);
+        assert_eq!(limiter.released(now + 30 * PERIOD), 0);
+        assert!(limiter.rates.is_empty());
     }
 }
