@@ -3,11 +3,11 @@
 //!
 //! Each merged model is reduced to 256 numbers by a count sketch with a private seed, and its
 //! deviation from the recent median is added to the peer's history. Peers whose histories point the
-//! same way are taken for one voice; the idea is that of FoolsGold (Fung, Yoon, Beschastnikh,
-//! arXiv 1808.04866), on sketches instead of gradients. If they also hide in the middle of the
-//! crowd, as no honest peers alike do, they have none. A peer whose history opposes those of the
-//! others more than is usual among them is not believed either: whoever holds the flock back, by
-//! whatever little, alone or with changing directions, shows there first.
+//! same way, and who hide in the middle of the crowd or are nearly the same, are not believed; the
+//! idea is that of FoolsGold (Fung, Yoon, Beschastnikh, arXiv 1808.04866), on sketches instead of
+//! gradients. Nor is a peer whose history opposes those of the others more than is usual among
+//! them: whoever holds the flock back, by whatever little, alone or with changing directions, shows
+//! there first.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -31,16 +31,17 @@ const PEERS_MIN: usize = 5;
 /// Above this cosine two peers are taken to collude: of honest ones, with two classes each, two in
 /// a hundred reach it.
 const COSINE_LIMIT: f64 = 0.75;
-/// So much above, the two are one voice, or none if they hide.
+/// So much above, nothing of the weight is left.
 const COSINE_RAMP: f64 = 0.07;
-/// From this cosine on, peers are not even one voice. Honest ones that share both their classes
-/// reach it only once they are shut out, for then nothing keeps them from drifting apart.
-const COSINE_SAME: f64 = 0.84;
-/// Peers alike that agree with the others less than is usual, by so much, do not hide: three nodes
-/// of sixteen with the same two classes of ten, which nobody else has, do not, and shut out they
-/// cost the flock four points (four steps, two exchanges a round, seed 107). Attackers that hide in
-/// the honest spread (ALIE) agree with the others more than is usual.
+/// Peers alike that agree with the others less than is usual, by so much, do not hide, and are
+/// left to the rule on dissent. Attackers within the honest spread (ALIE) agree with the others
+/// more than is usual; three honest nodes of sixteen with the same two classes of ten agree less,
+/// and shut out they cost their flock four points (four steps, two exchanges a round, seed 107).
 const APART: f64 = 0.05;
+/// Beyond this cosine that does not help: honest peers reach it once they are shut out, for then
+/// nothing keeps them from drifting apart from the others. At 0.84, attackers within the honest
+/// spread cost 0.2 points more.
+const COSINE_SAME: f64 = 0.8;
 /// Fewer peers than this have no usual agreement.
 const PEERS_ENOUGH: usize = 9;
 /// A peer's agreement with the others, the median of its cosines with them, may lie below the usual
@@ -133,12 +134,13 @@ impl<K: Ord + Copy> DirectionFilter<K> {
         }
         let others = self.histories.iter().filter(|(other, _)| **other != peer);
         let cosines: Vec<f64> = others.map(|(_, other)| own.cosine(other)).collect();
-        let agreement = lower_median(cosines.clone());
+        let closest = cosines.iter().copied().fold(0.0, f64::max);
+        let agreement = lower_median(cosines);
         if let Some(history) = self.histories.get_mut(&peer) {
             history.agreement = agreement;
         }
         let (usual, deviation) = self.usual_agreement();
-        let heard = heard_as_one(&cosines, usual - agreement);
+        let heard = 1.0 - collusion(closest, usual - agreement);
         if self.histories.len() < PEERS_ENOUGH {
             return heard;
         }
@@ -171,15 +173,12 @@ impl History {
     }
 }
 
-/// How much of its weight a peer with these cosines to the others keeps, which agrees with them by
-/// `below` less than is usual: its share of one voice, or nothing if those alike hide.
-fn heard_as_one(cosines: &[f64], below: f64) -> f64 {
-    let alike = |cosine: f64, limit: f64| ((cosine - limit) / COSINE_RAMP).clamp(0.0, 1.0);
-    let voices = 1.0 + cosines.iter().map(|cosine| alike(*cosine, COSINE_LIMIT)).sum::<f64>();
-    let closest = cosines.iter().copied().fold(0.0, f64::max);
-    let apart = (below / APART).clamp(0.0, 1.0);
-    let heard = apart / voices + (1.0 - apart) * (1.0 - alike(closest, COSINE_LIMIT));
-    heard.min(1.0 - alike(closest, COSINE_SAME))
+/// How much of its weight a peer loses that is so like another, and agrees with all of them by
+/// `below` less than is usual.
+fn collusion(closest: f64, below: f64) -> f64 {
+    let beyond = |limit: f64| ((closest - limit) / COSINE_RAMP).clamp(0.0, 1.0);
+    let hides = 1.0 - (below / APART).clamp(0.0, 1.0);
+    (hides * beyond(COSINE_LIMIT)).max(beyond(COSINE_SAME))
 }
 
 /// How far below the usual agreement a peer with a history of this length may be.
@@ -261,11 +260,11 @@ mod tests {
     }
 
     #[test]
-    fn peers_alike_share_one_voice_unless_they_hide_or_are_the_same() {
-        assert_eq!(heard_as_one(&[0.83, 0.83, 0.0, 0.0], 0.1), 1.0 / 3.0);
-        assert_eq!(heard_as_one(&[0.83, 0.83, 0.0, 0.0], 0.0), 0.0);
-        assert_eq!(heard_as_one(&[0.92, 0.92, 0.0, 0.0], 0.1), 0.0);
-        assert_eq!(heard_as_one(&[0.7, 0.7, 0.0, 0.0], 0.0), 1.0);
+    fn peers_alike_lose_their_weight_if_they_hide_or_are_nearly_the_same() {
+        assert_eq!(collusion(0.8, 0.1), 0.0);
+        assert_eq!(collusion(0.83, 0.0), 1.0);
+        assert_eq!(collusion(0.88, 0.1), 1.0);
+        assert_eq!(collusion(0.74, 0.0), 0.0);
     }
 
     #[test]
