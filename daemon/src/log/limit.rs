@@ -40,7 +40,7 @@ impl Rate {
         taken
     }
 
-    /// Whether it has been quiet for so long that no next line may come and tell what was held back.
+    /// Whether it has been quiet for so long that perhaps no next line tells what was held back.
     fn is_silent(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= 2 * PERIOD
     }
