@@ -12,6 +12,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, SwarmBuilder, identity, mdns, noise, ping, tcp, tls};
 use libp2p::{TransportError, yamux};
+use rustix::io::Errno;
 use starling_protocol::id::NodeId;
 use starling_protocol::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX};
 use starling_protocol::message::Hint;
@@ -78,6 +79,9 @@ pub(super) struct Built {
     listening: BTreeSet<Multiaddr>,
     connections: BTreeMap<PeerId, Connections>,
     connected: Connected,
+    /// Another socket of this machine has our port, where libp2p would dial from: dials get a new
+    /// one from then on.
+    port_shared: bool,
     /// What is to be reported next: one event as a rule, and before it runs what came meanwhile.
     news: VecDeque<NetEvent>,
 }
@@ -133,6 +137,7 @@ pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
         listening: BTreeSet::new(),
         connections: BTreeMap::new(),
         connected: Connected::default(),
+        port_shared: false,
         news: VecDeque::new(),
     };
     built.listen(&options.listen).await?;
@@ -239,8 +244,12 @@ impl Built {
                 self.close_leaving(peer);
                 let options = DialOpts::peer_id(peer)
                     .addresses(dialable(&hint))
-                    .condition(PeerCondition::NotDialing)
-                    .build();
+                    .condition(PeerCondition::NotDialing);
+                let options = if self.port_shared {
+                    options.allocate_new_port().build()
+                } else {
+                    options.build()
+                };
                 // A dial that cannot begin is reported like one that failed.
                 let error = self.swarm.dial(options).err()?;
                 if matches!(error, DialError::DialPeerConditionFalse(_)) {
@@ -311,7 +320,10 @@ impl Built {
                 self.closed(peer_id, connection_id)
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
-                Some(NetEvent::DialFailed(peer_id.and_then(node_id), plain(&error)))
+                let reason = plain(&error);
+                self.port_shared |=
+                    reason.contains(&std::io::Error::from(Errno::ADDRINUSE).to_string());
+                Some(NetEvent::DialFailed(peer_id.and_then(node_id), reason))
             }
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
                 self.news.extend(by_node(found).map(NetEvent::Discovered));
@@ -369,9 +381,60 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use starling_protocol::id::Keypair;
+    use std::net::SocketAddr;
+
+    use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+    use starling_protocol::envelope::Border;
+    use starling_protocol::id::{Keypair, NetworkId};
 
     use super::*;
+
+    async fn listening(seed: u8) -> Built {
+        let key = Keypair::from_seed(&[seed; 32]);
+        let border =
+            Border { network: NetworkId([0; 32]), me: key.id(), epoch: 1, model_bytes_max: 0 };
+        let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+        build(&Options { key, listen, mdns: false, border }).await.expect("it listens")
+    }
+
+    #[test]
+    fn a_port_that_another_socket_has_too_delays_a_dial_and_no_more() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let (mut ours, mut theirs) = (listening(51).await, listening(52).await);
+            let port =
+                ours.listening.iter().flat_map(Multiaddr::iter).find_map(|part| match part {
+                    Protocol::Tcp(port) => Some(port),
+                    _ => None,
+                });
+            let other = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+            sockopt::set_socket_reuseport(&other, true).expect("to share");
+            let address = SocketAddr::from(([127, 0, 0, 1], port.expect("a port")));
+            bind(&other, &address).expect("shared with the listener");
+            sockopt::set_socket_reuseport(&other, false).expect("to share no more");
+
+            let id = Keypair::from_seed(&[52; 32]).id();
+            let addresses = theirs.listening.iter().map(ToString::to_string).collect();
+            let hint = Hint { id, addresses };
+            let mut outcomes = Vec::new();
+            ours.news.clear();
+            while outcomes.len() < 2 {
+                if !ours.swarm.is_connected(&peer_id(id).expect("a key")) {
+                    outcomes.extend(ours.obey(Command::Dial(hint.clone())));
+                }
+                tokio::select! {
+                    event = ours.swarm.select_next_some() => ours.translate(event),
+                    event = theirs.swarm.select_next_some() => theirs.translate(event),
+                }
+                outcomes.extend(ours.news.drain(..));
+            }
+            let [NetEvent::DialFailed(Some(_), reason), NetEvent::Up(up)] = &outcomes[..] else {
+                panic!("{outcomes:?}")
+            };
+            assert!(reason.contains("Address already in use"), "{reason}");
+            assert_eq!(*up, id);
+        });
+    }
 
     #[test]
     fn what_a_person_needs_of_a_dial_error() {
