@@ -320,10 +320,8 @@ impl Built {
                 self.closed(peer_id, connection_id)
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
-                let reason = plain(&error);
-                self.port_shared |=
-                    reason.contains(&std::io::Error::from(Errno::ADDRINUSE).to_string());
-                Some(NetEvent::DialFailed(peer_id.and_then(node_id), reason))
+                self.port_shared |= is_port_shared(&error);
+                Some(NetEvent::DialFailed(peer_id.and_then(node_id), plain(&error)))
             }
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
                 self.news.extend(by_node(found).map(NetEvent::Discovered));
@@ -369,6 +367,16 @@ fn plain(error: &DialError) -> String {
         other => innermost(other),
     };
     text.chars().take(300).collect()
+}
+
+/// Whether our own port could not be had. TCP only: errors of QUIC may quote the other end.
+fn is_port_shared(error: &DialError) -> bool {
+    let DialError::Transport(tried) = error else { return false };
+    let in_use = std::io::Error::from(Errno::ADDRINUSE).to_string();
+    tried.iter().any(|(address, error)| {
+        let tcp = address.iter().any(|part| matches!(part, Protocol::Tcp(_)));
+        tcp && innermost(error) == in_use
+    })
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {

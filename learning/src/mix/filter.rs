@@ -28,8 +28,8 @@ const KEEP: f32 = 0.8;
 /// Among fewer peers than this likeness says nothing: flocks of three nodes with two classes each
 /// lost a quarter of all weight to it (`digits-n16 --nodes 3`), flocks of six hardly any.
 const PEERS_MIN: usize = 5;
-/// Above this cosine two peers are taken to collude: of honest ones, with two classes each, two in
-/// a hundred reach it.
+/// Above this cosine two peers that hide are taken to collude: of honest ones, with two classes
+/// each, two in a hundred reach it.
 const COSINE_LIMIT: f64 = 0.75;
 /// So much above, nothing of the weight is left.
 const COSINE_RAMP: f64 = 0.07;
@@ -42,7 +42,7 @@ const APART: f64 = 0.05;
 /// nothing keeps them from drifting apart from the others. At 0.84, attackers within the honest
 /// spread cost 0.2 points more.
 const COSINE_SAME: f64 = 0.8;
-/// Fewer peers than this have no usual agreement.
+/// Among fewer peers than this dissent says nothing: who agrees with whom is chance.
 const PEERS_ENOUGH: usize = 9;
 /// A peer's agreement with the others, the median of its cosines with them, may lie below the usual
 /// one by so many usual deviations. At three, gate-fitting attackers get through; at one, too many
@@ -257,6 +257,12 @@ mod tests {
         assert_eq!(dissent_allowed(0.2, 1.7), 0.4);
         assert_eq!(dissent_allowed(0.01, 1.7), 0.15);
         assert_eq!(dissent_allowed(0.01, 3.0), 0.25);
+        let mut filter = DirectionFilter::new(1, 32, 9);
+        for (peer, agreement) in [0.5, 0.25, 0.125, -0.125, -0.5].into_iter().enumerate() {
+            let history = History { direction: Vec::new(), length: 0.0, agreement, used: 0 };
+            filter.histories.insert(peer, history);
+        }
+        assert_eq!(filter.usual_agreement(), (0.125, 0.25));
     }
 
     #[test]
