@@ -17,8 +17,10 @@ const HEADER: usize = 48;
 const HASH: usize = 32;
 const VECTORS: usize = 4;
 const ID: usize = 32;
-/// Most references in a checkpoint: of those we draw, and of as many that draw us.
+/// Most references written to a checkpoint: of those we draw, and of as many that draw us.
 pub const REFERENCES_SAVED_MAX: usize = 2 * VIEW_MAX;
+/// Most that are read: part of the format, whatever a build writes.
+const REFERENCES_READ_MAX: usize = 64;
 /// Bytes of references in a checkpoint at most: beyond it a restart costs whole models instead of
 /// every checkpoint a longer write.
 pub const REFERENCE_BYTES_SAVED_MAX: usize = 16 * 1024 * 1024;
@@ -135,7 +137,7 @@ pub fn decode(
     if header[8..40] != network.0 {
         return Err(CheckpointError::Network);
     }
-    if found != count || standing_len > CONTROL_BYTES_MAX || references > REFERENCES_SAVED_MAX {
+    if found != count || standing_len > CONTROL_BYTES_MAX || references > REFERENCES_READ_MAX {
         return Err(CheckpointError::Model);
     }
     let ids_len = ID * references;
@@ -248,5 +250,24 @@ mod tests {
         let bytes = encode(NETWORK, b"", [&[0.0]; VECTORS], &many);
         let read = decode(&bytes, NETWORK, 1).expect("in bounds");
         assert_eq!(read.vectors.references.len(), REFERENCES_SAVED_MAX);
+    }
+
+    #[test]
+    fn what_a_build_with_a_larger_view_wrote_is_read() {
+        let with = |references: u16| {
+            let mut bytes = encode(NETWORK, b"", [&[0.0]; VECTORS], &[]);
+            bytes[6..8].copy_from_slice(&references.to_le_bytes());
+            bytes.truncate(bytes.len() - HASH);
+            let values = bytes.split_off(HEADER);
+            bytes.extend(vec![7; ID * usize::from(references)]);
+            bytes.extend(values);
+            bytes.extend(vec![0; 2 * usize::from(references)]);
+            let hash = blake3::hash(&bytes);
+            bytes.extend_from_slice(hash.as_bytes());
+            bytes
+        };
+        let read = decode(&with(24), NETWORK, 1).expect("in the format's bounds");
+        assert_eq!(read.vectors.references.len(), 24);
+        assert_eq!(decode(&with(65), NETWORK, 1), Err(CheckpointError::Model));
     }
 }

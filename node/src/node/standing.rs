@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use starling_protocol::codec::{self, CodecError};
-use starling_protocol::limits::{AGE_MAX, CANDIDATES_MAX, TICKETS_COUNTED_MAX};
+use starling_protocol::limits::{AGE_MAX, TICKETS_COUNTED_MAX};
 use starling_protocol::message::Hint;
+
+/// Most peers that are read: part of the format, whatever a build writes.
+const PEERS_READ_MAX: usize = 256;
 
 /// How often a ticket was used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +72,7 @@ impl Standing {
         let standing: Self = codec::decode_exact(bytes)?;
         let bounded = (0.0..=AGE_MAX).contains(&standing.age)
             && (0.0..=f64::MAX).contains(&standing.gradient_scale)
-            && standing.peers.len() <= CANDIDATES_MAX
+            && standing.peers.len() <= PEERS_READ_MAX
             && standing.tickets.len() <= TICKETS_COUNTED_MAX;
         if bounded { Ok(standing) } else { Err(StandingError::OutOfRange) }
     }
@@ -88,6 +91,17 @@ mod tests {
         standing.age = f64::NAN;
         assert_eq!(Standing::decode(&standing.encode()), Err(StandingError::OutOfRange));
         assert!(Standing::decode(b"").is_err());
+    }
+
+    #[test]
+    fn more_peers_than_this_build_knows_are_read() {
+        let peers =
+            |count: u8| (0..count).map(|id| Hint { id: NodeId([id; 32]), addresses: vec![] });
+        let standing = Standing { peers: peers(120).collect(), ..Standing::default() };
+        assert_eq!(Standing::decode(&standing.encode()), Ok(standing.clone()));
+        let twice = standing.peers.iter().chain(&standing.peers).chain(&standing.peers).cloned();
+        let far = Standing { peers: twice.collect(), ..Standing::default() };
+        assert_eq!(Standing::decode(&far.encode()), Err(StandingError::OutOfRange));
     }
 
     #[test]
