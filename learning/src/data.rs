@@ -403,18 +403,6 @@ impl Shard {
         }
     }
 
-    /// Rows of each class.
-    #[must_use]
-    pub fn class_counts(&self) -> Vec<u32> {
-        let mut counts = vec![0_u32; self.classes()];
-        for &row in &self.rows {
-            if let Some(count) = counts.get_mut(usize::from(self.data.label(row as usize))) {
-                *count = count.saturating_add(1);
-            }
-        }
-        counts
-    }
-
     /// What to train on and what to hold out: a tenth of the rows, at least one and at most
     /// [`HOLDOUT_ROWS_MAX`], that `seed` draws. Both keep the order of this shard; they share no
     /// position of it, except that of a single row both are that row.
@@ -530,7 +518,6 @@ mod tests {
         assert_eq!(labels, [1, 2, 1]);
         assert_eq!((shard.len(), shard.features(), shard.classes()), (2, 2, 3));
         assert!(!shard.is_empty());
-        assert_eq!(shard.class_counts(), [0, 1, 1]);
     }
 
     #[test]

@@ -372,7 +372,6 @@ mod tests {
         let model = small();
         assert_eq!(model.len(), 6 * 7 + 8 * 4 + 5 * 3);
         assert_eq!(model.layout().len(), model.len());
-        assert_eq!(model.layout().range("layer1.bias"), Some(70..74));
     }
 
     #[test]

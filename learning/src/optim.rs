@@ -52,6 +52,11 @@ impl Sgd {
         Self { momentum, velocity: Vec::new() }
     }
 
+    /// Forgets its velocity: after a step that was no number all later ones would be none.
+    pub fn reset(&mut self) {
+        self.velocity.clear();
+    }
+
     /// Moves `params` against `gradient` at `rate`.
     pub fn step(&mut self, params: &mut [f32], gradient: &[f32], rate: f32) {
         if self.momentum == 0.0 {

@@ -1,7 +1,5 @@
 //! The parameter vector: flat, with names for its parts.
 
-use core::ops::Range;
-
 /// One named tensor of a model, row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
@@ -52,20 +50,6 @@ impl Layout {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// The place of a tensor.
-    #[must_use]
-    pub fn range(&self, name: &str) -> Option<Range<usize>> {
-        let mut start = 0;
-        for tensor in &self.0 {
-            let end = start + tensor.len();
-            if tensor.name == name {
-                return Some(start..end);
-            }
-            start = end;
-        }
-        None
     }
 }
 
@@ -132,8 +116,6 @@ mod tests {
         };
         let layout = Layout::new(vec![tensor("a", &[2, 3]), tensor("b", &[4])]);
         assert_eq!(layout.len(), 10);
-        assert_eq!(layout.range("b"), Some(6..10));
-        assert_eq!(layout.range("c"), None);
     }
 
     #[test]

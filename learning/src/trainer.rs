@@ -41,10 +41,9 @@ impl Trainer {
         }
     }
 
-    /// Rows it trains on.
-    #[must_use]
-    pub fn shard(&self) -> &Shard {
-        &self.shard
+    /// Forgets the momentum of the steps so far.
+    pub fn reset_momentum(&mut self) {
+        self.sgd.reset();
     }
 
     /// One step at `rate`; the loss of its batch before the step.

@@ -65,8 +65,6 @@ pub struct Replica {
     references: References,
     filter: DirectionFilter<NodeId>,
     trials: Trials<NodeId>,
-    /// Our loss on the rows of trials, since our model last moved.
-    own_loss: Option<f64>,
     /// What the trial of the model at hand found, if it was tried.
     tried: Option<Evaluation>,
 }
@@ -106,7 +104,6 @@ impl Replica {
             references: References::new(settings.reference_bytes_max, x.len()),
             filter: DirectionFilter::new(x.len(), FILTER_PEERS_MAX, secret),
             trials: Trials::new(FILTER_PEERS_MAX),
-            own_loss: None,
             tried: None,
             x,
         }
@@ -202,12 +199,17 @@ impl Replica {
         self.anchor.clone_from(&self.x);
         self.base.clone_from(&self.x);
         self.velocity.fill(0.0);
+        self.trainer.reset_momentum();
         self.diverged = true;
         self.calm_rounds = CALM_ROUNDS;
     }
 
-    /// Does any job but training.
+    /// Does any job but training. Between two steps of a round training may have broken down: what
+    /// is no number must reach no peer, no reference and no checkpoint.
     pub(crate) fn perform(&mut self, job: Job) -> Option<Done> {
+        if first_non_finite(&self.x).is_some() {
+            self.fall_back();
+        }
         Some(match job {
             Job::Train { .. } => return None,
             Job::Encode { peer, base, codecs } => Done::Encoded(self.encode(peer, base, codecs)),
@@ -340,11 +342,7 @@ impl Replica {
     fn try_out(&mut self, peer: NodeId, theirs: &[f32], drawn: bool) -> f64 {
         let batch = self.network.spec.training.batch as usize;
         let (model, rows) = (&self.network.model, Some(TRIAL_ROWS.min(batch)));
-        let own = match self.own_loss {
-            Some(loss) => loss,
-            None => evaluate(model, &self.x, &self.holdout, rows, &mut self.space).loss,
-        };
-        self.own_loss = Some(own);
+        let own = evaluate(model, &self.x, &self.holdout, rows, &mut self.space).loss;
         let found = evaluate(model, theirs, &self.holdout, rows, &mut self.space);
         self.tried = Some(found);
         if found.total == 0 {
@@ -358,13 +356,11 @@ impl Replica {
     }
 
     fn shift(&mut self, theirs: &[f32], ours: &[f32], weight: f64) {
-        self.own_loss = None;
         add_scaled_difference(&mut self.x, theirs, ours, weight as f32);
         add_scaled_difference(&mut self.base, theirs, ours, weight as f32);
     }
 
     fn finish(&mut self, age: f64) -> Done {
-        self.own_loss = None;
         let merged = core::mem::take(&mut self.merged);
         if !merged && self.idle_rounds < self.rule.idle_rounds_max {
             self.idle_rounds += 1;
@@ -457,7 +453,7 @@ fn write_relative(codec: Codec, values: &[f32], reference: Option<&[f32]>) -> (V
         Some(reference) => values.iter().zip(reference).map(|(own, mid)| own - mid).collect(),
         None => values.to_vec(),
     };
-    // It does not fail: training restores values that are no numbers.
+    // It does not fail: `perform` restores values that are no numbers.
     if codec.encode(&mut decoded, &mut slab).is_ok() {
         add_reference(&mut decoded, reference);
     }

@@ -146,6 +146,44 @@ fn what_is_no_number_never_reaches_the_served_model() {
 }
 
 #[test]
+fn what_is_no_number_between_two_steps_reaches_no_peer_and_no_checkpoint() {
+    let (mut replica, peer) = (running(), NodeId([9; 32]));
+    let request = {
+        let mut slab = Vec::new();
+        Codec::Fp32.encode(&mut replica.x.clone(), &mut slab).expect("finite");
+        Encoded { codec: Codec::Fp32, base: None, slab }
+    };
+    replica.begin_round();
+    replica.train_step(0.0);
+    replica.x[3] = f32::NAN;
+    let (terms, score, codecs) = (None, false, Codecs::ALL);
+    let answer = replica.perform(Job::Answer { peer, request, terms, score, codecs });
+    let Some(Done::Answered { reply, .. }) = answer else { panic!("{answer:?}") };
+    assert!(!reply.slab.is_empty());
+    let Some(Done::Checkpoint(bytes)) = replica.perform(Job::Checkpoint { standing: Vec::new() })
+    else {
+        panic!("no checkpoint")
+    };
+    let read = checkpoint::decode(&bytes, replica.network.id, replica.x.len());
+    assert_eq!(read.expect("readable").vectors.x, replica.served());
+    assert!(told(&mut replica), "and it is told at the end of the round");
+}
+
+#[test]
+fn a_step_that_was_no_number_leaves_no_momentum() {
+    let mut replica = replica();
+    replica.network.spec.training.momentum = 0.9;
+    replica.trainer = Trainer::new(replica.holdout.clone(), 8, 0.9, 1);
+    replica.begin_round();
+    // The bias of the last class: the gradient is no number either.
+    *replica.x.last_mut().expect("parameters") = f32::NAN;
+    let loss = replica.train_step(0.0);
+    replica.end_training(loss);
+    replica.train_step(0.0);
+    assert_eq!(first_non_finite(replica.params()), None);
+}
+
+#[test]
 fn a_poisoned_model_is_not_adopted() {
     let mut replica = replica();
     let before = replica.clone();
