@@ -1,6 +1,6 @@
 //! Whom a node knows and whom it draws its partners from: a slowly rotating partial view.
 //!
-//! The view holds at most [`VIEW_MAX`] nodes, chosen by our own generator from all candidates we
+//! The view holds at most [`VIEW_MAX`](crate::limits::VIEW_MAX) nodes, chosen by our own generator from all candidates we
 //! heard of, so neither the size of the network nor the eagerness of a peer changes what a node
 //! holds. Once in 48 draws an entry is replaced (after Cyclon: Voulgaris, Gavidia, van
 //! Steen, "CYCLON: Inexpensive Membership Management", 2005; candidates spread as its shuffles do,
@@ -13,7 +13,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::id::NodeId;
-use crate::limits::{ADDRESSES_MAX, CANDIDATES_PER_MEMBER, DIAL_BACKOFF_MAX, VIEW_MAX};
+use crate::limits::{ADDRESSES_MAX, CANDIDATES_PER_MEMBER, DIAL_BACKOFF_MAX};
 use crate::message::Hint;
 use crate::time::Time;
 
@@ -25,24 +25,33 @@ const DRAWS_PER_ROTATION: u32 = 48;
 
 #[derive(Clone, Debug, Default)]
 struct Candidate {
-    /// From the node itself, the operator or a ticket.
-    addresses: Vec<String>,
+    /// From the operator or a ticket, the newest first. Who has one is never forgotten.
+    given: Vec<String>,
+    /// From the node itself.
+    own: Vec<String>,
     /// From others, the newest first; may be stale, or invented.
     hearsay: Vec<String>,
     failures: u32,
     retry_at: Time,
-    /// Given by the operator or the ticket: never forgotten.
     pinned: bool,
 }
 
 impl Candidate {
     fn can_be_dialled(&self) -> bool {
-        !self.addresses.is_empty() || !self.hearsay.is_empty()
+        !self.hearsay.is_empty() || self.is_sure()
     }
 
+    /// Whether it has an address that is no hearsay.
+    fn is_sure(&self) -> bool {
+        !self.given.is_empty() || !self.own.is_empty()
+    }
+
+    /// Half of the places are for what the node says itself: what was given may be stale.
     fn hint(&self, id: NodeId) -> Hint {
-        let all = self.addresses.iter().chain(&self.hearsay).cloned();
-        Hint { id, addresses: all.take(ADDRESSES_MAX).collect() }
+        let own = self.own.iter().filter(|address| !self.given.contains(address));
+        let places = ADDRESSES_MAX - own.clone().count().min(ADDRESSES_MAX / 2);
+        let all = self.given.iter().take(places).chain(own).chain(&self.hearsay);
+        Hint { id, addresses: all.take(ADDRESSES_MAX).cloned().collect() }
     }
 }
 
@@ -52,12 +61,6 @@ pub struct View {
     candidates: BTreeMap<NodeId, Candidate>,
     members: BTreeSet<NodeId>,
     capacity: usize,
-}
-
-impl Default for View {
-    fn default() -> Self {
-        Self::of(VIEW_MAX)
-    }
 }
 
 impl View {
@@ -84,16 +87,17 @@ impl View {
         let known = self.candidates.entry(hint.id).or_default();
         known.pinned |= pinned;
         if pinned {
-            let older = std::mem::take(&mut known.addresses);
+            let older = std::mem::take(&mut known.given);
             for address in hint.addresses.iter().chain(&older) {
-                if !known.addresses.contains(address) && known.addresses.len() < ADDRESSES_MAX {
-                    known.addresses.push(address.clone());
+                if !known.given.contains(address) && known.given.len() < ADDRESSES_MAX {
+                    known.given.push(address.clone());
                 }
             }
             return;
         }
         for address in &hint.addresses {
-            if !known.addresses.contains(address) && !known.hearsay.contains(address) {
+            let mut all = known.given.iter().chain(&known.own).chain(&known.hearsay);
+            if !all.any(|known| known == address) {
                 known.hearsay.insert(0, address.clone());
             }
         }
@@ -107,7 +111,7 @@ impl View {
                 .iter()
                 .filter(|(id, candidate)| !candidate.pinned && !self.members.contains(id));
             let (reached, heard): (Vec<_>, Vec<_>) =
-                idle.partition(|(_, candidate)| !candidate.addresses.is_empty());
+                idle.partition(|(_, candidate)| candidate.is_sure());
             let pool = if heard.is_empty() { reached } else { heard };
             let Some(evicted) = choose(pool.into_iter().map(|(id, _)| *id), rng) else {
                 return false;
@@ -219,7 +223,7 @@ impl View {
         if let Some(candidate) = self.candidates.get_mut(&hint.id) {
             candidate.failures = 0;
             candidate.retry_at = Time::ZERO;
-            candidate.addresses.clone_from(&hint.addresses);
+            candidate.own.clone_from(&hint.addresses);
             candidate.hearsay.clear();
         }
     }
@@ -258,7 +262,7 @@ impl View {
         let mut pool: Vec<_> = self
             .candidates
             .iter()
-            .filter(|(id, candidate)| !candidate.addresses.is_empty() && fit(**id))
+            .filter(|(id, candidate)| candidate.is_sure() && fit(**id))
             .collect();
         let mut hints = Vec::with_capacity(count.min(pool.len()));
         while hints.len() < count && !pool.is_empty() {
@@ -283,7 +287,7 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::limits::CANDIDATES_MAX;
+    use crate::limits::{CANDIDATES_MAX, VIEW_MAX};
 
     fn hint(index: u16) -> Hint {
         let mut id = [0; 32];
@@ -292,7 +296,7 @@ mod tests {
     }
 
     fn view(nodes: u16) -> (View, ChaCha8Rng) {
-        let (mut view, mut rng) = (View::default(), ChaCha8Rng::seed_from_u64(1));
+        let (mut view, mut rng) = (View::of(VIEW_MAX), ChaCha8Rng::seed_from_u64(1));
         for index in 0..nodes {
             view.learn(&hint(index), false, &mut rng);
         }
@@ -318,7 +322,7 @@ mod tests {
             seen.extend(view.members());
         }
         assert_eq!(seen.len(), 40);
-        // 12,000 draws replace 250 on average, standard deviation 16; the first fill adds 12.
+        // 12,000 draws replace 250 on average, standard deviation 16; the first fill adds ten.
         assert!((190..=330).contains(&replaced), "{replaced}");
     }
 
@@ -352,6 +356,19 @@ mod tests {
             view.learn(&said(&[port]), false, &mut rng);
         }
         assert_eq!(view.candidates().next(), Some(said(&[9, 29, 28, 27, 26])));
+    }
+
+    #[test]
+    fn what_the_operator_gave_outlives_what_the_node_says() {
+        let (mut view, mut rng) = view(0);
+        view.learn(&said(&[1, 2]), true, &mut rng);
+        view.reached(&said(&[9, 2]), &mut rng);
+        assert_eq!(view.candidates().next(), Some(said(&[1, 2, 9])));
+        view.reached(&said(&[]), &mut rng);
+        assert_eq!(view.candidates().next(), Some(said(&[1, 2])));
+        view.learn(&said(&[1, 2, 3, 4, 5, 6, 7, 8]), true, &mut rng);
+        view.reached(&said(&[11, 12, 13, 14, 15, 16]), &mut rng);
+        assert_eq!(view.candidates().next(), Some(said(&[1, 2, 3, 4, 11, 12, 13, 14])));
     }
 
     #[test]
