@@ -261,7 +261,8 @@ impl Node {
             unix: 0,
             phase: Phase::Join,
             stage: Stage::Idle,
-            resumed: resumed.is_some(),
+            // A checkpoint of a node that never learnt or met anyone says no more than none.
+            resumed: resumed.as_ref().is_some_and(|standing| standing.met || standing.age > 0.0),
             latency: Latency::resumed(usual.map(Duration::from_nanos)),
             standing: resumed.unwrap_or_default(),
             addresses: Vec::new(),

@@ -147,7 +147,7 @@ impl Node {
         self.joining.deadline = None;
         let asked = core::mem::take(&mut self.joining.asked);
         let nothing = core::mem::take(&mut self.joining.nothing);
-        let founder_gave = asked.contains_key(&self.network.spec.root);
+        let founder_gave = asked.get(&self.network.spec.root).is_some_and(Option::is_some);
         let given: Vec<(f64, Encoded)> = asked.into_values().flatten().collect();
         if nothing > 0 && given.len() <= nothing && !founder_gave && !self.resumed {
             // Most have learnt nothing yet: this is genesis. A few that claim more, before anyone
@@ -190,6 +190,10 @@ impl Node {
 
     pub(super) fn adopted(&mut self, age: f64, done: &Done) {
         self.joining.adopting = false;
+        if self.phase != Phase::Join {
+            // It is about to leave.
+            return;
+        }
         match done {
             Done::Adopted(used) if *used > 0 => {
                 self.standing.age = age;

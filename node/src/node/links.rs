@@ -210,7 +210,12 @@ impl Node {
     /// Addresses and queues one frame.
     pub(super) fn send(&mut self, peer: NodeId, frame: Frame) {
         let opens = frame.message.kind().opens_a_link();
-        let epoch = self.links.get(&peer).and_then(|link| link.epoch).filter(|_| !opens);
+        let epoch = self.links.get(&peer).and_then(|link| link.epoch);
+        if epoch.is_none() && !opens {
+            // What was to be said on a link that is gone. On a new one it would be refused.
+            return;
+        }
+        let epoch = epoch.filter(|_| !opens);
         self.sequence += 1;
         let address = Address {
             sender: self.me,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use starling_learning::compress::{Codec, Codecs};
 use starling_protocol::limits::QUARANTINE_ROUNDS;
+use starling_protocol::message::Kind;
 
 use super::*;
 use crate::node::Input;
@@ -171,4 +172,20 @@ fn a_reply_is_written_in_what_the_partner_reads() {
         assert_eq!(reads(without, codec), Some(codec));
     }
     assert_eq!(reads(Codecs::ALL, Codec::Fp32), Some(Codec::Fp32), "who sends exact wants exact");
+}
+
+#[test]
+fn what_was_asked_on_a_link_that_is_gone_is_not_answered_before_the_new_one_is_greeted() {
+    let (mut table, guest) = table();
+    table.step(Input::LinkDown(guest));
+    table.step(Input::LinkUp(guest));
+    table.outputs.clear();
+    let outcome = ExchangeOutcome::Model { age: 0.0, codec: Codec::Fp32 as u8 };
+    table.node.reply(guest, 7, outcome, vec![1]);
+    table.step(Input::Tick);
+    assert_eq!(table.recipients(Kind::ExchangeReply), []);
+    return_of(&mut table, guest);
+    table.node.reply(guest, 7, outcome, vec![1]);
+    table.step(Input::Tick);
+    assert_eq!(table.recipients(Kind::ExchangeReply), [guest]);
 }

@@ -1,9 +1,15 @@
 //! How a newcomer begins, among members that this file plays.
 
+use std::collections::BTreeSet;
+
+use starling_protocol::id::Keypair;
 use starling_protocol::message::Kind;
 
 use super::*;
+use crate::node::standing::Standing;
 use crate::node::table::{SECOND, Table, peer};
+use crate::node::{Identity, Input};
+use crate::settings::Settings;
 
 const ROOT: u8 = 2;
 
@@ -101,6 +107,39 @@ fn the_founder_begins_first_and_its_age_is_followed() {
 }
 
 #[test]
+fn a_founder_that_is_silent_speaks_for_nobody() {
+    let (mut table, asked) = newcomer(&[0.0; 3]);
+    let genesis = table.model().to_vec();
+    let mut others = asked.into_iter().filter(|id| *id != peer(ROOT));
+    table.snapshot(others.next().expect("two more"), Some((500.0, 50.0)));
+    table.snapshot(others.next().expect("one more"), None);
+    table.pass(SNAPSHOT_DEADLINE);
+    assert_eq!((table.node.phase(), table.node.standing().age), (Phase::Train, 0.0));
+    assert_eq!(table.model(), genesis);
+}
+
+#[test]
+fn who_saved_before_it_learnt_or_met_anyone_is_a_newcomer_still() {
+    let resumed = |age: f64, met: bool| {
+        let (table, _) = newcomer(&[]);
+        let standing = Standing { round: 3, age, met, ..Standing::default() };
+        let (key, chain, contacts) = (Keypair::from_seed(&[1; 32]), Vec::new(), Vec::new());
+        let (resumed, banned) = (Some(standing), BTreeSet::new());
+        let identity = Identity { key, epoch: 2, chain, contacts, resumed, banned };
+        Node::new(table.node.network.clone(), Settings::default(), identity).resumed
+    };
+    assert_eq!([resumed(0.0, false), resumed(4.0, false), resumed(0.0, true)], [false, true, true]);
+}
+
+#[test]
+fn who_leaves_while_it_adopts_does_not_begin() {
+    let (mut table, _) = newcomer(&[100.0; 3]);
+    table.step(Input::Leave);
+    table.node.adopted(100.0, &Done::Adopted(3));
+    assert_eq!((table.node.phase(), table.node.standing().age), (Phase::Leaving, 0.0));
+}
+
+#[test]
 fn who_is_first_with_a_model_does_not_decide_where_a_flock_begins() {
     let (mut table, asked) = newcomer(&[0.0; 5]);
     let genesis = table.model().to_vec();
@@ -134,7 +173,7 @@ fn a_member_that_breaks_off_is_not_waited_for() {
     let (mut table, asked) = newcomer(&[100.0; 3]);
     asked[1..].iter().for_each(|peer| table.snapshot(*peer, Some((100.0, 0.5))));
     assert_eq!(table.node.phase(), Phase::Join);
-    table.step(crate::node::Input::LinkDown(asked[0]));
+    table.step(Input::LinkDown(asked[0]));
     assert_eq!(table.node.phase(), Phase::Train);
 }
 
