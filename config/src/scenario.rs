@@ -244,7 +244,7 @@ impl ScenarioFile {
             return Err(out_of_range(file, "hostile.nodes", hostile, "at most nodes - 2 in all"));
         }
         let open = self.membership == Membership::Open;
-        if open && self.hostile.iter().any(|group| group.attack == Attack::Stranger) {
+        if open && self.hostile.iter().any(|group| group.attack == Attack::Stranger {}) {
             return Err(out_of_range(file, "membership", "open", "invite, if there are strangers"));
         }
         Ok(())

@@ -13,8 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::exit::{Code, Failure};
 
-/// Jobs under way at a time. The state machine asks for far fewer: one of its own, four answers,
-/// two snapshots per link and a checkpoint.
+/// Jobs under way at a time. The state machine asks for far fewer: `JOBS_PENDING_MAX`.
 const JOBS_MAX: usize = 256;
 
 /// The driver's end of the mailbox.

@@ -95,7 +95,7 @@ impl Report {
     /// Accuracy of the worst node.
     #[must_use]
     pub fn accuracy_worst(&self) -> f64 {
-        self.accuracies.iter().copied().fold(1.0, f64::min)
+        self.accuracies.iter().copied().reduce(f64::min).unwrap_or_default()
     }
 }
 

@@ -32,7 +32,7 @@ impl ScenarioFile {
         });
         // In half of the networks someone knocks who is no member.
         let invite = nodes >= 4 && rng.random_bool(0.5);
-        let stranger = Hostile { nodes: 1, attack: Attack::Stranger };
+        let stranger = Hostile { nodes: 1, attack: Attack::Stranger {} };
         Self {
             name: FAULTS.into(),
             about: "A random schedule of faults, by seed.".into(),
@@ -80,7 +80,7 @@ impl ScenarioFile {
     }
 
     /// The smallest scenario that still `fails`, found by leaving out one fault after the other.
-    /// Each look costs a run; there are at most ten kinds of faults.
+    /// Each look costs a run; there are eight kinds of faults.
     #[must_use]
     pub fn shrink(mut self, mut fails: impl FnMut(&Self) -> bool) -> Self {
         while let Some(simpler) = self.simpler().into_iter().find(|simpler| fails(simpler)) {

@@ -142,7 +142,7 @@ impl Actor {
         seed[8..16].copy_from_slice(&(index as u64).to_le_bytes());
         let hostile = scenario.hostile(index, ids.nodes.len());
         let shard = match hostile {
-            Some((Attack::LabelFlip, _)) => shard.with_flipped_labels(),
+            Some((Attack::LabelFlip {}, _)) => shard.with_flipped_labels(),
             _ => shard,
         };
         let attacker = hostile.map(|(attack, place)| {
@@ -246,18 +246,21 @@ impl Actor {
     fn start(&mut self, now: Time) {
         self.epoch += 1;
         let fresh = self.scenario.churn.is_some_and(|churn| churn.fresh);
-        let saved = self.saved.take().filter(|_| !fresh);
+        let saved = self.saved.as_deref().filter(|_| !fresh);
         let count = self.network.model.len();
-        let restored =
-            saved.and_then(|bytes| checkpoint::decode(&bytes, self.network.id, count).ok());
+        let restored = saved.map(|bytes| checkpoint::decode(bytes, self.network.id, count));
         let mut settings = self.scenario.settings.clone();
         settings.seed = self.scenario.seed.wrapping_mul(1_000_003) + self.index as u64;
         let secret = self.rng.random();
         let mut replica = Replica::new(&self.network, &self.shard, &settings, secret);
         let resumed = restored.and_then(|checkpoint| {
+            let checkpoint = checkpoint.ok()?;
             replica.restore(checkpoint.vectors);
             Standing::decode(&checkpoint.standing).ok()
         });
+        if resumed.is_none() && !fresh && self.saved.is_some() {
+            self.watch.violated("wrote a checkpoint that it cannot read");
+        }
         let identity = Identity {
             key: self.key.clone(),
             epoch: self.epoch,
@@ -417,6 +420,14 @@ impl Actor {
                 self.step(now, Input::LinkDown(id));
             }
             Cargo::Frame(frame) if known == Some(parcel.epoch) => {
+                let meant = frame.address.recipient_epoch;
+                if meant != self.epoch && !frame.frame.message.kind().opens_a_link() {
+                    if meant == 0 {
+                        self.step(now, Input::Refused(id, Rejection::StaleEpoch));
+                    }
+                    // What was on its way to our last boot is lost with its connection.
+                    return;
+                }
                 self.watch.delivered(peer, &frame);
                 if self.sabotages(Sabotage::Ban) && frame.frame.message.kind() == Kind::Beat {
                     return self.step(now, Input::Refused(id, Rejection::BadSignature));

@@ -9,12 +9,12 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use starling_learning::mix::norm;
 
-/// What hostile nodes do.
+/// What hostile nodes do. Those without a parameter have braces, so that serde refuses one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum Attack {
     /// Send the honest mean with its sign turned.
-    SignFlip,
+    SignFlip {},
     /// Send the honest mean with normal noise of this standard deviation on each value.
     Noise {
         /// Standard deviation.
@@ -40,7 +40,7 @@ pub enum Attack {
         rounds: f32,
     },
     /// Train on labels turned round: class c becomes the last class minus c.
-    LabelFlip,
+    LabelFlip {},
     /// Send each victim its own model, moved against progress by this share of its gate's
     /// threshold: up to one it is taken whole, up to two it is clipped.
     GateFit {
@@ -56,16 +56,16 @@ pub enum Attack {
         factor: u32,
     },
     /// Send the starting parameters for ever.
-    Stale,
+    Stale {},
     /// Accept everything, answer nothing.
-    Tarpit,
+    Tarpit {},
     /// Answer at the last moment: after this share of the time that a partner waits.
     Dawdle {
         /// Share of its time-out.
         share: f64,
     },
     /// Belong to nobody: no certificate, in a network that asks for one.
-    Stranger,
+    Stranger {},
     /// Claim an age so many times the true one.
     FalseAge {
         /// Factor.
@@ -74,6 +74,34 @@ pub enum Attack {
 }
 
 impl Attack {
+    /// Its parameters that are out of range: name, value, and what is allowed.
+    #[must_use]
+    pub fn out_of_range(self) -> Option<(&'static str, f64, &'static str)> {
+        let (name, value, most) = match self {
+            Self::Noise { sigma } => ("sigma", f64::from(sigma), 1000.0),
+            Self::Alie { z } | Self::AlieSplit { z } => ("z", f64::from(z), 1000.0),
+            Self::InnerProduct { rounds } => ("rounds", f64::from(rounds), 1000.0),
+            Self::GateFit { memory, .. } if !(0.0..=1.0).contains(&memory) => {
+                ("memory", f64::from(memory), 1.0)
+            }
+            Self::GateFit { share, .. } => ("share", f64::from(share), 1000.0),
+            Self::Flood { factor } => ("factor", f64::from(factor), 1000.0),
+            Self::Dawdle { share } => ("share", share, 1.0),
+            Self::FalseAge { factor } => ("factor", factor, 1e9),
+            Self::SignFlip {}
+            | Self::LabelFlip {}
+            | Self::Stale {}
+            | Self::Tarpit {}
+            | Self::Stranger {} => return None,
+        };
+        let allowed = match most {
+            1.0 => "0 to 1",
+            1000.0 => "0 to 1000",
+            _ => "0 to 1e9",
+        };
+        (!(0.0..=most).contains(&value)).then_some((name, value, allowed))
+    }
+
     /// What is kept of earlier progress at each look.
     pub(super) fn memory(self) -> f32 {
         if let Self::GateFit { memory, .. } = self { memory } else { 0.0 }
@@ -168,7 +196,7 @@ impl Attacker {
             from.iter().zip(direction).map(|(value, step)| value + size * step).collect()
         };
         match self.attack {
-            Attack::SignFlip | Attack::Flood { .. } => {
+            Attack::SignFlip {} | Attack::Flood { .. } => {
                 Some(crowd.mean.iter().map(|value| -value).collect())
             }
             Attack::Noise { sigma } => {
@@ -190,11 +218,11 @@ impl Attacker {
                 let from = sent.as_ref().unwrap_or(&victim.model);
                 Some(along(from, &crowd.progress, -size))
             }
-            Attack::Stale => Some(genesis()),
-            Attack::LabelFlip
-            | Attack::Tarpit
+            Attack::Stale {} => Some(genesis()),
+            Attack::LabelFlip {}
+            | Attack::Tarpit {}
             | Attack::Dawdle { .. }
-            | Attack::Stranger
+            | Attack::Stranger {}
             | Attack::FalseAge { .. } => None,
         }
     }
@@ -242,12 +270,12 @@ mod tests {
             attacker.crowd = Arc::new(crowd);
             attacker.forge(|| vec![9.0, 9.0], Some(3), sent)
         };
-        assert_eq!(forge(Attack::SignFlip, None), Some(vec![-2.0, -2.0]));
+        assert_eq!(forge(Attack::SignFlip {}, None), Some(vec![-2.0, -2.0]));
         assert_eq!(forge(Attack::Alie { z: 1.5 }, None), Some(vec![0.5, 2.0]));
         assert_eq!(forge(Attack::AlieSplit { z: 1.5 }, None), Some(vec![3.0, 2.0]));
         assert_eq!(forge(Attack::InnerProduct { rounds: 1.0 }, None), Some(vec![0.0, 0.0]));
-        assert_eq!(forge(Attack::Stale, None), Some(vec![9.0, 9.0]));
-        assert_eq!(forge(Attack::Tarpit, None), None);
+        assert_eq!(forge(Attack::Stale {}, None), Some(vec![9.0, 9.0]));
+        assert_eq!(forge(Attack::Tarpit {}, None), None);
         let fit = Attack::GateFit { share: 1.0, memory: 0.0 };
         for (sent, expected) in [(Some(vec![5.0, 5.0]), 4.0), (None, 6.0)] {
             let pushed = forge(fit, sent).expect("forged");

@@ -148,7 +148,7 @@ impl Scenario {
     /// Whether node `index` of `nodes` has no certificate.
     #[must_use]
     pub fn is_stranger(&self, index: usize, nodes: usize) -> bool {
-        matches!(self.hostile(index, nodes), Some((Attack::Stranger, _)))
+        matches!(self.hostile(index, nodes), Some((Attack::Stranger {}, _)))
     }
 
     /// How many of `nodes` are honest: the first ones.

@@ -1,12 +1,12 @@
 //! What must hold in every simulated run, whatever befalls it.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use starling_protocol::envelope::Verified;
-use starling_protocol::message::{ExchangeOutcome, Message};
 
-use crate::jobs::Job;
+use crate::jobs::Encoded;
 
 /// Violations remembered of one node: the first tells most.
 const VIOLATIONS_MAX: usize = 4;
@@ -19,23 +19,29 @@ const INPUTS_PER_ROUND: u64 = 60;
 const INPUTS_PER_SECOND: f64 = 200.0;
 const INPUTS_PER_BOOT: u64 = 2000;
 
-/// Models that a peer's distinct frames brought, less those that were handed on to be merged.
-#[derive(Clone, Copy, Debug, Default)]
-struct Unused {
-    newest: (u64, u64),
-    requests: u64,
-    replies: u64,
-}
+/// Models that came and were not used yet, remembered of one node: those that it turned down stay
+/// until newer ones push them out.
+const UNUSED_MAX: usize = 256;
+/// Bytes of a model that tell it from others.
+const TELLING: usize = 512;
 
 /// The watch over one node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
-    peers: BTreeMap<usize, Unused>,
-    /// Whole models that distinct frames brought, less those handed on to be mixed or adopted.
-    snapshots: u64,
+    /// The newest frame of each peer: boot and sequence.
+    newest: BTreeMap<usize, (u64, u64)>,
+    /// Models that distinct frames of members brought, less those that were merged: peer and digest.
+    unused: VecDeque<(usize, u64)>,
     events: u64,
     inputs: u64,
     found: Vec<String>,
+}
+
+fn digest(slab: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    slab.len().hash(&mut hasher);
+    slab.get(..TELLING).unwrap_or(slab).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Watch {
@@ -51,8 +57,8 @@ impl Watch {
 
     /// What a dead boot left over can never be used.
     pub(super) fn crashed(&mut self) {
-        self.peers.clear();
-        self.snapshots = 0;
+        self.newest.clear();
+        self.unused.clear();
     }
 
     pub(super) fn input(&mut self) {
@@ -65,51 +71,43 @@ impl Watch {
 
     /// A frame arrives. Connections keep the order, so one that is not newer is a copy.
     pub(super) fn delivered(&mut self, peer: usize, frame: &Verified) {
-        let unused = self.peers.entry(peer).or_default();
+        let newest = self.newest.entry(peer).or_default();
         let name = (frame.address.epoch, frame.address.sequence);
-        if name <= unused.newest {
+        if name <= *newest {
             return;
         }
-        unused.newest = name;
-        match &frame.frame.message {
-            // One exchange of a peer is open at a time; that before may still wait for its turn.
-            Message::ExchangeRequest(_) => unused.requests = (unused.requests + 1).min(2),
-            Message::ExchangeReply(reply)
-                if matches!(reply.outcome, ExchangeOutcome::Model { .. }) =>
-            {
-                // A later one is to a later request of ours.
-                unused.replies = 1;
+        *newest = name;
+        if !frame.frame.slab.is_empty() {
+            self.unused.push_back((peer, digest(&frame.frame.slab)));
+            if self.unused.len() > UNUSED_MAX {
+                self.unused.pop_front();
             }
-            Message::SnapshotReply(reply) if reply.age.is_some() => self.snapshots += 1,
-            _ => {}
         }
     }
 
-    /// So many whole models are about to be mixed or adopted: all of them new.
-    pub(super) fn mixing(&mut self, models: usize) {
-        if models as u64 > self.snapshots {
-            self.violated("mixed a whole model twice");
+    /// Takes `model`, which one of the peers that `fit` must have sent, off the unused ones.
+    fn uses(&mut self, model: &Encoded, fit: impl Fn(usize) -> bool) -> bool {
+        let digest = digest(&model.slab);
+        let place = self.unused.iter().position(|(peer, own)| *own == digest && fit(*peer));
+        place.and_then(|place| self.unused.remove(place)).is_some()
+    }
+
+    /// Whole models are about to be mixed or adopted: all of them new, and of members.
+    pub(super) fn mixing(&mut self, models: &[Encoded], member: impl Fn(usize) -> bool) {
+        if !models.iter().all(|model| self.uses(model, &member)) {
+            self.violated("mixed a whole model twice, or one of no member");
         }
-        self.snapshots = self.snapshots.saturating_sub(models as u64);
     }
 
     /// A model of `peer` is about to be merged: it must be a linked member, and the model new.
-    pub(super) fn merging(&mut self, peer: usize, linked: bool, stranger: bool, job: &Job) {
-        let unused = self.peers.entry(peer).or_default();
-        let left = match job {
-            Job::Answer { .. } => &mut unused.requests,
-            Job::Absorb { .. } => &mut unused.replies,
-            _ => return,
-        };
-        let fresh = *left > 0;
-        *left = left.saturating_sub(1);
+    pub(super) fn merging(&mut self, peer: usize, linked: bool, stranger: bool, model: &Encoded) {
         if !linked {
             self.violated(format!("merged a model of node {peer}, which is not linked"));
         }
         if stranger {
             self.violated(format!("merged a model of node {peer}, which is no member"));
         }
-        if !fresh {
+        if !self.uses(model, |of| of == peer) {
             self.violated(format!("merged a model of node {peer} twice"));
         }
     }
@@ -135,50 +133,53 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use starling_learning::compress::{Codec, Codecs};
+    use starling_learning::compress::Codec;
     use starling_protocol::envelope::{Address, Frame};
     use starling_protocol::id::NodeId;
-    use starling_protocol::message::ExchangeRequest;
+    use starling_protocol::message::{ExchangeRequest, Message};
 
     use super::*;
-    use crate::jobs::Encoded;
 
-    fn request(sequence: u64) -> Verified {
+    fn request(sequence: u64, slab: u8) -> Verified {
         let (sender, recipient) = (NodeId([1; 32]), NodeId([2; 32]));
         let address = Address { sender, recipient, epoch: 1, sequence, recipient_epoch: 1 };
         let request = ExchangeRequest { exchange: 1, age: 0.0, codec: 2, base: None };
         let message = Message::ExchangeRequest(request);
-        Verified::in_process(address, Frame { message, slab: vec![1] }).expect("well formed")
+        Verified::in_process(address, Frame { message, slab: vec![slab] }).expect("well formed")
     }
 
-    fn answer() -> Job {
-        let request = Encoded { codec: Codec::Int8, base: None, slab: vec![1] };
-        Job::Answer {
-            peer: NodeId([1; 32]),
-            request,
-            terms: None,
-            score: false,
-            codecs: Codecs::ALL,
-        }
+    fn model(slab: u8) -> Encoded {
+        Encoded { codec: Codec::Int8, base: None, slab: vec![slab] }
     }
 
     #[test]
-    fn a_copy_that_is_merged_is_found() {
+    fn a_copy_that_is_merged_is_found_though_another_was_turned_down() {
         let mut watch = Watch::default();
-        for sequence in [5, 5] {
-            watch.delivered(3, &request(sequence));
+        for (sequence, slab) in [(4, 9), (5, 1), (5, 1)] {
+            watch.delivered(3, &request(sequence, slab));
         }
-        watch.merging(3, true, false, &answer());
+        watch.merging(3, true, false, &model(1));
         assert_eq!(watch.found(), [""; 0]);
-        watch.merging(3, true, false, &answer());
+        watch.merging(3, true, false, &model(1));
         assert_eq!(watch.found(), ["merged a model of node 3 twice"]);
+    }
+
+    #[test]
+    fn a_whole_model_is_mixed_once_and_of_a_member_only() {
+        let mut watch = Watch::default();
+        (1..=3).for_each(|index| watch.delivered(index, &request(1, index as u8)));
+        watch.mixing(&[model(1), model(2)], |peer| peer != 3);
+        assert_eq!(watch.found(), [""; 0]);
+        watch.mixing(&[model(3)], |peer| peer != 3);
+        watch.mixing(&[model(1)], |_| true);
+        assert_eq!(watch.found(), ["mixed a whole model twice, or one of no member"; 2]);
     }
 
     #[test]
     fn a_stranger_and_a_chatterer_are_found() {
         let mut watch = Watch::default();
-        watch.delivered(3, &request(1));
-        watch.merging(3, false, false, &answer());
+        watch.delivered(3, &request(1, 1));
+        watch.merging(3, false, false, &model(1));
         (0..600).for_each(|_| watch.event());
         watch.check_bounds(10, 1, Duration::from_secs(1));
         let expected = [

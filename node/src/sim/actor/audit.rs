@@ -21,15 +21,16 @@ const SABOTAGE_EVERY: u64 = 16;
 impl Actor {
     /// Models that are about to be merged: of whom they are.
     pub(super) fn watch_merge(&mut self, job: &Job) {
+        let (ids, scenario) = (&self.ids, &self.scenario);
+        let stranger = |index| scenario.is_stranger(index, ids.nodes.len());
         match job {
-            Job::Answer { peer, .. } | Job::Absorb { peer, .. } => {
-                let Some(index) = self.ids.index(*peer) else { return };
+            Job::Answer { peer, request: model, .. } | Job::Absorb { peer, reply: model, .. } => {
+                let Some(index) = ids.index(*peer) else { return };
                 let linked = self.links.contains_key(&index);
-                let stranger = self.scenario.is_stranger(index, self.ids.nodes.len());
-                self.watch.merging(index, linked, stranger, job);
+                self.watch.merging(index, linked, stranger(index), model);
             }
             Job::Mix { models, .. } | Job::Adopt { snapshots: models } => {
-                self.watch.mixing(models.len());
+                self.watch.mixing(models, |index| !stranger(index));
             }
             _ => {}
         }
@@ -87,7 +88,11 @@ impl Actor {
         if totals.bans > 0 {
             self.watch.violated(format!("banned {} honest nodes", totals.bans));
         }
-        if self.params().is_some_and(|params| first_non_finite(params).is_some()) {
+        let broken = self.live.as_ref().is_some_and(|live| {
+            let replica = live.worker.replica();
+            [replica.params(), replica.served()].iter().any(|v| first_non_finite(v).is_some())
+        });
+        if broken {
             self.watch.violated("holds parameters that are no numbers");
         }
         self.watch.found().iter().map(|what| format!("node {}: {what}", self.index)).collect()

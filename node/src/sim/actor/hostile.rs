@@ -52,8 +52,8 @@ impl Actor {
     /// What a hostile node says instead; none if it keeps silent.
     pub(super) fn misreport(&self, mut frame: Frame) -> Option<Frame> {
         match (self.attack(), &mut frame.message) {
-            (Some(Attack::Tarpit), Message::ExchangeReply(_)) => return None,
-            (Some(Attack::Tarpit), Message::Beat(beat)) => beat.standing.step_ns = u64::MAX,
+            (Some(Attack::Tarpit {}), Message::ExchangeReply(_)) => return None,
+            (Some(Attack::Tarpit {}), Message::Beat(beat)) => beat.standing.step_ns = u64::MAX,
             (Some(Attack::FalseAge { factor }), message) => match message {
                 Message::ExchangeRequest(request) => request.age *= factor,
                 Message::ExchangeReply(reply) => {
