@@ -24,6 +24,8 @@ use crate::profile::Profile;
 pub use self::faults::FAULTS;
 pub use self::library::LIBRARY;
 
+/// Fewer partners do not hold a network together.
+const VIEW_MIN: usize = 3;
 /// Most nodes of a simulation.
 pub const NODES_MAX: usize = 20_000;
 
@@ -96,7 +98,7 @@ pub struct ScenarioFile {
     pub profile: Profile,
     /// Codec of differences.
     pub codec: Codec,
-    /// Partners that a node draws from: the production's 12, or as many as there are nodes for
+    /// Partners that a node draws from: the production's ten, or as many as there are nodes for
     /// uniform draws.
     pub view_max: usize,
     /// Mean one-way delay, steps.
@@ -189,18 +191,11 @@ impl ScenarioFile {
     /// # Errors
     /// The first key that is out of range.
     pub fn check(&self, file: &str) -> Result<(), String> {
-        let share = |key: &str, value: f64| {
-            if (0.0..=0.95).contains(&value) {
-                Ok(())
-            } else {
-                Err(out_of_range(file, key, value, "0 to 0.95"))
-            }
-        };
         if !(2..=NODES_MAX).contains(&self.nodes) {
             return Err(out_of_range(file, "nodes", self.nodes, "2 to 20000"));
         }
-        if !(1..=1024).contains(&self.view_max) {
-            return Err(out_of_range(file, "view_max", self.view_max, "1 to 1024"));
+        if !(VIEW_MIN..=1024).contains(&self.view_max) {
+            return Err(out_of_range(file, "view_max", self.view_max, "3 to 1024"));
         }
         if !(1..=10_000_000).contains(&self.steps) {
             return Err(out_of_range(file, "steps", self.steps, "1 to 10000000"));
@@ -221,6 +216,18 @@ impl ScenarioFile {
         if !(1.0..=1e6).contains(&self.patience) {
             return Err(out_of_range(file, "patience", self.patience, "1 to 1000000"));
         }
+        self.check_faults(file)?;
+        self.check_hostile(file)
+    }
+
+    fn check_faults(&self, file: &str) -> Result<(), String> {
+        let share = |key: &str, value: f64| {
+            if (0.0..=0.95).contains(&value) {
+                Ok(())
+            } else {
+                Err(out_of_range(file, key, value, "0 to 0.95"))
+            }
+        };
         share("loss", self.loss)?;
         share("duplication", self.duplication)?;
         share("slow_share", self.slow_share)?;
@@ -237,6 +244,24 @@ impl ScenarioFile {
             if !ordered || partition.end_steps > 1e9 {
                 let found = partition.end_steps;
                 return Err(out_of_range(file, "partition.end_steps", found, "after its begin"));
+            }
+            if partition.begin_steps >= f64::from(self.steps) {
+                let (key, steps) = ("partition.begin_steps", self.steps);
+                let allowed = format!("below steps, which is {steps}");
+                return Err(out_of_range(file, key, partition.begin_steps, &allowed));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_hostile(&self, file: &str) -> Result<(), String> {
+        for (index, group) in self.hostile.iter().enumerate() {
+            let key = |name: &str| format!("hostile[{index}].{name}");
+            if group.nodes == 0 {
+                return Err(out_of_range(file, &key("nodes"), 0, "1 or more"));
+            }
+            if let Some((name, found, allowed)) = group.attack.out_of_range() {
+                return Err(out_of_range(file, &key(name), found, allowed));
             }
         }
         let hostile: usize = self.hostile.iter().map(|group| group.nodes).sum();
@@ -362,6 +387,20 @@ mod tests {
             "x.toml: hostile.nodes: found 3, allowed is at most nodes - 2 in all"
         );
         assert!(error("[[hostile]]\nnodes = 1\nkind = \"magic\"").contains("magic"));
+        let hostile = |rest: &str| error(&format!("[[hostile]]\nnodes = 1\nkind = {rest}"));
+        assert_eq!(
+            hostile("\"dawdle\"\nshare = -1.0"),
+            "x.toml: hostile[0].share: found -1, allowed is 0 to 1"
+        );
+        assert_eq!(
+            hostile("\"gate-fit\"\nshare = 0.9\nmemory = nan"),
+            "x.toml: hostile[0].memory: found NaN, allowed is 0 to 1"
+        );
+        assert!(hostile("\"sign-flip\"\nfactor = 8").contains("unknown field `factor`"));
+        assert_eq!(
+            error("steps = 200\n[partition]\nbegin_steps = 200\nend_steps = 300\nshare = 0.5"),
+            "x.toml: partition.begin_steps: found 200, allowed is below steps, which is 200"
+        );
         let stranger = error("[[hostile]]\nnodes = 1\nkind = \"stranger\"");
         assert!(stranger.starts_with("x.toml: membership: found open"), "{stranger}");
     }

@@ -240,8 +240,7 @@ pub struct Join {
 }
 
 #[derive(Clone, Debug, Args)]
-// What a violation prints is the command line as it was, with another seed after it.
-#[command(args_override_self = true)]
+#[command(args_override_self = true, allow_negative_numbers = true)]
 #[command(after_help = "Examples:\n  starling simulate digits-n16\n  \
                         starling simulate stress --seed 3 --json\n  \
                         starling simulate fm14-n16-h4 --rule push=2 --rate 0.2\n  \
@@ -255,12 +254,14 @@ pub struct Simulate {
     #[arg(long)]
     pub nodes: Option<usize>,
     /// Seed, instead of the scenario's
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=1 << 53))]
     pub seed: Option<u64>,
     /// So many seeds, from that one on
-    #[arg(long, value_name = "COUNT", default_value = "1")]
+    #[arg(long, value_name = "COUNT", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub seeds: u64,
-    /// Local steps of each node, instead of the scenario's
+    /// Age to train to, instead of the scenario's: local steps of each node, fewer for who is slow
+    /// or away
     #[arg(long)]
     pub steps: Option<u32>,
     /// Of these in a round, instead of the scenario's
@@ -282,7 +283,8 @@ pub struct Simulate {
     /// fp32
     #[arg(long)]
     pub codec: Option<Codec>,
-    /// starling, or a lab baseline: local, pooled, full, ring, four-regular, push=K, pull=K
+    /// starling, or a lab baseline: local, pooled, full, ring, four-regular, push=K, pull=K (K of
+    /// 1 to 64)
     #[arg(long, default_value = "starling")]
     pub rule: String,
     /// With a lab baseline: give it our outer step
@@ -291,7 +293,7 @@ pub struct Simulate {
     /// Learning rate at the start, instead of the scenario's
     #[arg(long)]
     pub rate: Option<f64>,
-    /// Partners that a node draws from, instead of the scenario's
+    /// Partners that a node draws from, instead of the scenario's [usually 10]
     #[arg(long)]
     pub view: Option<usize>,
     /// Run the usual baselines on the same data as well

@@ -1,10 +1,10 @@
 //! Whom a node knows and whom it draws its partners from: a slowly rotating partial view.
 //!
-//! The view holds at most [`VIEW_MAX`](crate::limits::VIEW_MAX) nodes, chosen by our own generator from all candidates we
-//! heard of, so neither the size of the network nor the eagerness of a peer changes what a node
-//! holds. Once in 48 draws an entry is replaced (after Cyclon: Voulgaris, Gavidia, van
-//! Steen, "CYCLON: Inexpensive Membership Management", 2005; candidates spread as its shuffles do,
-//! a few at random in each beat). Whoever calls knows which candidates are linked.
+//! The view holds at most [`VIEW_MAX`](crate::limits::VIEW_MAX) nodes, chosen by our own generator
+//! from all candidates we heard of, so neither the size of the network nor the eagerness of a peer
+//! changes what a node holds. Once in 48 draws an entry is replaced (after Cyclon: Voulgaris,
+//! Gavidia, van Steen, "CYCLON: Inexpensive Membership Management", 2005; candidates spread as its
+//! shuffles do, a few at random in each beat). Whoever calls knows which candidates are linked.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};

@@ -30,7 +30,7 @@ const TELLING: usize = 512;
 pub(super) struct Watch {
     /// The newest frame of each peer: boot and sequence.
     newest: BTreeMap<usize, (u64, u64)>,
-    /// Models that distinct frames of members brought, less those that were merged: peer and digest.
+    /// Models that distinct frames brought, less those that were merged: peer and digest.
     unused: VecDeque<(usize, u64)>,
     events: u64,
     inputs: u64,

@@ -1,7 +1,9 @@
 //! How a run came along: lines while it runs, and a picture of them.
 
 use std::fmt::Display;
+use std::fs::Permissions;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -10,6 +12,7 @@ use plotters::prelude::{
     WHITE,
 };
 use serde_json::json;
+use starling_config::scenario::ScenarioFile;
 use starling_learning::data::Shard;
 use starling_node::sim::Simulation;
 use starling_protocol::time::Time;
@@ -42,6 +45,7 @@ type Line = (RGBColor, fn(&Point) -> f64);
 /// All looks at one run.
 pub(super) struct Curve {
     points: Vec<Point>,
+    seed: u64,
     steps: f64,
     next_age: f64,
     json: bool,
@@ -51,9 +55,10 @@ pub(super) struct Curve {
 
 impl Curve {
     /// Says nothing while it runs if it is `quiet`.
-    pub(super) fn new(steps: u32, json: bool, quiet: bool) -> Self {
-        let (points, next_age) = (Vec::new(), 0.0);
-        Self { points, steps: f64::from(steps), next_age, json, quiet, shown: Instant::now() }
+    pub(super) fn new(scenario: &ScenarioFile, json: bool, quiet: bool) -> Self {
+        let (seed, steps) = (scenario.seed, f64::from(scenario.steps));
+        let (points, next_age, shown) = (Vec::new(), 0.0, Instant::now());
+        Self { points, seed, steps, next_age, json, quiet, shown }
     }
 
     /// Takes a look if it is time for one.
@@ -69,7 +74,8 @@ impl Curve {
             && self.shown.elapsed().as_millis() > 500
         {
             self.shown = Instant::now();
-            let line = format!("\r{:8.1} s {age:8.1} of {} steps", now.as_secs_f64(), self.steps);
+            let line =
+                format!("\r{:8.1} s {age:8.1} of {} steps of age", now.as_secs_f64(), self.steps);
             // Progress is a courtesy.
             let _ = std::io::stderr().write_all(line.as_bytes());
         }
@@ -78,7 +84,7 @@ impl Curve {
     fn look(&mut self, now: Time, age: f64, simulation: &mut Simulation, test: &Shard) {
         let found = simulation.sample(test, LOOK_NODES, LOOK_ROWS);
         let mean = found.iter().sum::<f64>() / found.len().max(1) as f64;
-        let worst = found.iter().copied().fold(1.0, f64::min);
+        let worst = found.iter().copied().reduce(f64::min).unwrap_or_default();
         let point = Point {
             seconds: now.as_secs_f64(),
             age,
@@ -98,6 +104,7 @@ impl Curve {
         if self.json {
             let line = json!({
                 "event": "simulate.progress",
+                "seed": self.seed,
                 "virtual_seconds": rounded(seconds, 2),
                 "age_mean": rounded(age, 1),
                 "accuracy_served_mean": rounded(mean, 4),
@@ -111,7 +118,7 @@ impl Curve {
             let _ = std::io::stderr().write_all(b"\r\x1b[K");
         }
         if self.points.is_empty() {
-            say("virtual s    steps  mean %  worst %  consensus %   MB/node");
+            say("virtual s      age  mean %  worst %  consensus %  model MB");
         }
         say(format!(
             "{seconds:9.1} {age:8.1} {:7.2} {:8.2} {:12.3} {:9.3}",
@@ -147,7 +154,10 @@ impl Curve {
             root.present().map_err(|error| failed(&error))?;
         }
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let mut file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))
+        // A drawing is no secret: as readable as any file of its maker.
+        let mut file = tempfile::Builder::new()
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(directory.unwrap_or(Path::new(".")))
             .map_err(|error| failed(&error))?;
         file.write_all(text.as_bytes()).map_err(|error| failed(&error))?;
         file.persist(path).map_err(|error| failed(&error)).map(|_| ())

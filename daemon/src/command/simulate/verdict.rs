@@ -8,12 +8,22 @@ use starling_node::settings::Rule;
 use starling_node::sim::Report;
 use starling_node::sim::lab::{Lab, LabRule};
 
+use super::plan::left_out;
 use super::rounded;
 use super::world::World;
 use crate::memory;
 
 /// Our rate is three quarters of what suits plain averaging; baselines get theirs.
 const OUR_SHARE_OF_RATE: f64 = 0.75;
+
+/// The scenario as it was run, but for what the verdict says anyway.
+fn parameters(scenario: &ScenarioFile) -> Value {
+    let mut all = serde_json::to_value(scenario).unwrap_or_default();
+    if let Some(all) = all.as_object_mut() {
+        ["name", "about", "nodes", "seed"].iter().for_each(|key| drop(all.shift_remove(*key)));
+    }
+    all
+}
 
 /// Of our own rule.
 pub(super) fn of_starling(
@@ -26,9 +36,11 @@ pub(super) fn of_starling(
     json!({
         "event": "simulate.verdict",
         "scenario": scenario.name,
+        "version": env!("CARGO_PKG_VERSION"),
         "rule": "starling",
         "seed": scenario.seed,
         "nodes": scenario.nodes,
+        "parameters": parameters(scenario),
         "rounds_mean": rounded(report.rounds_mean, 1),
         "rounds_per_second": rounded(report.rounds_mean / report.virtual_time.as_secs_f64(), 4),
         "age_mean": rounded(report.age_mean, 1),
@@ -76,22 +88,27 @@ pub(super) fn of_lab(
     let report = lab.run(&world.network.model, &world.shards, &world.pooled, &world.test);
     let count = report.accuracies.len().max(1) as f64;
     let mean = report.accuracies.iter().sum::<f64>() / count;
+    let worst = report.accuracies.iter().copied().reduce(f64::min);
     json!({
         "event": "simulate.verdict",
         "scenario": scenario.name,
+        "version": env!("CARGO_PKG_VERSION"),
+        "baseline": true,
+        "leaves_out": left_out(scenario),
         "rule": if outer { format!("{rule}+outer") } else { rule.to_string() },
         "rate": rounded(lab.rate, 4),
         "seed": scenario.seed,
         "nodes": scenario.nodes,
+        "parameters": parameters(scenario),
         "accuracy_served_mean": rounded(mean, 4),
-        "accuracy_worst": rounded(report.accuracies.iter().copied().fold(1.0, f64::min), 4),
+        "accuracy_worst": rounded(worst.unwrap_or_default(), 4),
         "payload_bytes_per_node_mean": report.payload_bytes_mean.round(),
         "seconds": rounded(began.elapsed().as_secs_f64(), 2),
     })
 }
 
 /// One row of the table that people see, with its heading.
-pub(super) const HEADING: &str = "rule              seed  mean %  worst %   MB/node  rounds    \
+pub(super) const HEADING: &str = "rule              seed  mean %  worst %  model MB  rounds    \
                                   merged  rejected  failed  seconds";
 
 /// See [`HEADING`].
@@ -115,20 +132,23 @@ pub(super) fn row(verdict: &Value) -> String {
     )
 }
 
-/// The mean over several seeds of one rule, in points and megabytes.
-pub(super) fn summary(verdicts: &[Value]) -> Option<String> {
-    let mean = |key: &str| {
-        let all: Vec<f64> =
-            verdicts.iter().filter_map(|verdict| verdict.get(key)?.as_f64()).collect();
-        (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
+/// The mean over several seeds of each rule, in points and megabytes.
+pub(super) fn summary(seeds: &[Vec<Value>]) -> Vec<String> {
+    let count = seeds.iter().map(Vec::len).max().filter(|_| seeds.len() > 1).unwrap_or_default();
+    let of_rule = |place: usize| {
+        let rows: Vec<&Value> = seeds.iter().filter_map(|rows| rows.get(place)).collect();
+        let mean = |key: &str| {
+            let all: Vec<f64> = rows.iter().filter_map(|row| row.get(key)?.as_f64()).collect();
+            (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
+        };
+        Some(format!(
+            "over {} seeds: {:<16} {:.2} % mean, {:.2} % worst node, {:.3} MB of models per node",
+            rows.len(),
+            rows.first()?.get("rule")?.as_str()?,
+            100.0 * mean("accuracy_served_mean")?,
+            100.0 * mean("accuracy_worst")?,
+            mean("payload_bytes_per_node_mean")? / 1e6
+        ))
     };
-    let accuracy = mean("accuracy_served_mean").filter(|_| verdicts.len() > 1)?;
-    let (worst, payload) = (mean("accuracy_worst")?, mean("payload_bytes_per_node_mean")?);
-    Some(format!(
-        "over {} seeds: {:.2} % mean, {:.2} % worst node, {:.3} MB per node",
-        verdicts.len(),
-        100.0 * accuracy,
-        100.0 * worst,
-        payload / 1e6
-    ))
+    (0..count).filter_map(of_rule).collect()
 }
