@@ -404,4 +404,27 @@ mod tests {
         let stranger = error("[[hostile]]\nnodes = 1\nkind = \"stranger\"");
         assert!(stranger.starts_with("x.toml: membership: found open"), "{stranger}");
     }
+
+    #[test]
+    fn the_page_on_scenarios_names_every_key_and_its_example_is_one() {
+        let page = include_str!("../../docs/scenarios.md");
+        let example = page.split("```").nth(1).and_then(|block| block.strip_prefix("toml"));
+        let example = ScenarioFile::parse("page", example.expect("a block")).expect("valid");
+        assert_eq!(example.hostile.len(), 2);
+        let named = |key: &str| page.lines().any(|line| line.starts_with(&format!("| {key} |")));
+        let sabotage = Some(Sabotage::Mean);
+        let keys = toml::Table::try_from(ScenarioFile { sabotage, ..example }).expect("a table");
+        for (key, value) in &keys {
+            assert!(named(key), "{key}");
+            let inner = value.as_table().into_iter().flat_map(|table| table.keys());
+            inner.for_each(|key| assert!(named(key), "{key}"));
+        }
+        for (_, text) in LIBRARY {
+            for group in ScenarioFile::parse("built in", text).expect("valid").hostile {
+                let attack = toml::Table::try_from(group.attack).expect("a table");
+                let kind = attack.get("kind").and_then(toml::Value::as_str).expect("a kind");
+                assert!(named(kind), "{kind}");
+            }
+        }
+    }
 }

@@ -244,9 +244,11 @@ pub struct Join {
 #[command(after_help = "Examples:\n  starling simulate digits-n16\n  \
                         starling simulate stress --seed 3 --json\n  \
                         starling simulate fm14-n16-h4 --rule push=2 --rate 0.2\n  \
-                        starling simulate fm14-n16-h4 --seeds 3 --compare --plot out.svg\n  \
+                        starling simulate fm14-n16-h4 --seeds 3 --compare\n  \
+                        starling simulate partition --plot out.svg\n  \
                         starling simulate faults --seeds 10000\n\n\
-                        A name that is none prints those that are built in.")]
+                        A name that is none prints those that are built in. \
+                        docs/scenarios.md says how to write one.")]
 pub struct Simulate {
     /// A scenario file, or the name of one that is built in
     pub scenario: String,

@@ -4,11 +4,12 @@ use clap::Parser as _;
 
 use super::Cli;
 
-const PAGES: [(&str, &str); 4] = [
+const PAGES: [(&str, &str); 5] = [
     ("README.md", include_str!("../../../README.md")),
     ("docs/operate.md", include_str!("../../../docs/operate.md")),
     ("docs/monitor.md", include_str!("../../../docs/monitor.md")),
     ("docs/simulate.md", include_str!("../../../docs/simulate.md")),
+    ("docs/scenarios.md", include_str!("../../../docs/scenarios.md")),
 ];
 /// Named as commands, where what they need is told elsewhere.
 const BARE: [&str; 4] = ["join", "ban", "unban", "simulate"];

@@ -152,3 +152,31 @@ pub(super) fn summary(seeds: &[Vec<Value>]) -> Vec<String> {
     };
     (0..count).filter_map(of_rule).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_on_scenarios_names_every_field() {
+        let page = include_str!("../../../../docs/scenarios.md");
+        let scenario = ScenarioFile { nodes: 3, steps: 8, ..ScenarioFile::default() };
+        let world = World::new(&scenario).expect("digits are embedded");
+        let mut simulation = starling_node::sim::Simulation::new(
+            &world.network,
+            &scenario.scenario(),
+            world.shards.clone(),
+        );
+        simulation.run(|_, _| {});
+        let own = of_starling(&scenario, &simulation.report(&world.test), (Instant::now(), None));
+        let lab = of_lab(&scenario, &world, LabRule::Push(2), true, None);
+        let fields = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        let named: Vec<&str> = fields.flat_map(|fields| fields.split(", ")).collect();
+        for verdict in [own, lab] {
+            for key in verdict.as_object().expect("an object").keys().filter(|key| *key != "event")
+            {
+                assert!(named.contains(&key.as_str()), "{key}");
+            }
+        }
+    }
+}
