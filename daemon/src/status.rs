@@ -49,6 +49,9 @@ pub struct Sight<'a> {
     pub limits: Value,
 }
 
+/// A peer whose newest model kept less of its weight counts as distrusted.
+const DISTRUSTED_BELOW: f64 = 0.1;
+
 fn peer(peer: &Peer) -> Value {
     json!({
         "id": peer.id.to_string(),
@@ -58,6 +61,7 @@ fn peer(peer: &Peer) -> Value {
         "rejected": peer.rejected,
         "failed": peer.failed,
         "last_exchange_s": peer.last_exchange.map(|since| since.as_secs_f64()),
+        "trusted": peer.trusted,
         "quarantined": peer.quarantined,
     })
 }
@@ -69,6 +73,8 @@ pub fn of(sight: &Sight<'_>) -> Value {
     let uptime = now.since(Time::ZERO).as_secs_f64();
     let peers: Vec<Peer> = node.peer_table(now).collect();
     let quarantined = peers.iter().filter(|peer| peer.quarantined).count();
+    let distrusted = |peer: &&Peer| peer.trusted.is_some_and(|share| share < DISTRUSTED_BELOW);
+    let distrusted = peers.iter().filter(distrusted).count();
     let saved = sight.checkpoint;
     json!({
         "node": node.id().to_string(),
@@ -118,6 +124,7 @@ pub fn of(sight: &Sight<'_>) -> Value {
         "addresses": sight.addresses,
         "dashboard": sight.dashboard,
         "quarantined": quarantined,
+        "distrusted": distrusted,
         "limits": sight.limits,
         "peers": peers.iter().map(peer).collect::<Vec<_>>(),
     })

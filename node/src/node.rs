@@ -526,11 +526,7 @@ impl Node {
     pub fn peer_table(&self, now: Time) -> impl Iterator<Item = Peer> + '_ {
         let admitted = self.links.iter().filter(|(_, link)| link.admitted());
         let round = self.standing.round;
-        admitted.map(move |(id, link)| {
-            let quarantined =
-                self.conducts.get(*id).is_some_and(|known| known.is_quarantined(round));
-            link.peer(*id, now, quarantined)
-        })
+        admitted.map(move |(id, link)| link.peer(*id, now, self.conducts.get(*id), round))
     }
 
     /// Usual distance of models from their mean, by the length of ours.

@@ -47,14 +47,16 @@ fn is(answer: &Value, key: &str) -> bool {
 pub fn peers(options: &Ask) -> Result<(), Failure> {
     let Some(answer) = asked(options, &json!({"command": "peers"}))? else { return Ok(()) };
     say(format!(
-        "{:52}  state       {:>7} {:>8} {:>8}  address",
-        "peer", "round", "age", "sent MB"
+        "{:52}  state       {:>7} {:>8} {:>7} {:>8}  address",
+        "peer", "round", "age", "trust %", "sent MB"
     ));
     for peer in list(&answer, "peers") {
         let states = [("banned", "banned"), ("quarantined", "quarantined"), ("linked", "linked")];
         let state = states.into_iter().find(|(key, _)| is(peer, key)).map_or("known", |(_, s)| s);
+        let trusted = peer.get("trusted").and_then(Value::as_f64);
+        let trusted = trusted.map_or("-".to_owned(), |share| format!("{:.0}", 100.0 * share));
         say(format!(
-            "{:52}  {state:11} {:7.0} {:8.0} {:8.3}  {}",
+            "{:52}  {state:11} {:7.0} {:8.0} {trusted:>7} {:8.3}  {}",
             text(peer, "id"),
             number(peer, "round"),
             number(peer, "age"),

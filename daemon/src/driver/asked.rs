@@ -104,6 +104,7 @@ impl Running {
                 "age": row.age,
                 "round": row.round,
                 "failures": row.failures,
+                "trusted": row.trusted,
                 "quarantined": row.quarantined,
                 "banned": row.banned,
                 "models_sent": sent.models,
@@ -195,6 +196,7 @@ mod tests {
             age: 0.0,
             round: 0,
             failures: 0,
+            trusted: None,
             quarantined: false,
             banned: false,
         };

@@ -47,7 +47,7 @@ const BANNED_FOR: [Rejection; 11] = [
 
 /// A plain number of the status: name, kind, where it stands, meaning.
 type Plain = (&'static str, &'static str, &'static str, &'static str);
-const PLAIN: [Plain; 21] = [
+const PLAIN: [Plain; 22] = [
     ("uptime_seconds", "gauge", "/uptime_s", "Time since the daemon started."),
     ("round", "gauge", "/round", "Own rounds over all boots."),
     ("rounds_total", "counter", "/rounds", "Own rounds with training in this boot."),
@@ -93,6 +93,12 @@ const PLAIN: [Plain; 21] = [
         "Time since a model was merged; since the start if none was.",
     ),
     ("peers_quarantined", "gauge", "/quarantined", "Linked members left alone for a while."),
+    (
+        "peers_distrusted",
+        "gauge",
+        "/distrusted",
+        "Linked members whose newest model kept less than a tenth of its weight.",
+    ),
     ("boot", "gauge", "/boot", "How often the node was started."),
 ];
 

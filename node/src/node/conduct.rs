@@ -50,6 +50,8 @@ pub(super) struct Conduct {
     /// The last sixteen merges, one bit each: set if the gate rejected it.
     rejects: u16,
     merges: u32,
+    /// What filter and trial left of the weight of its newest model that was merged.
+    pub(super) trusted: Option<f64>,
     quarantine_until: u64,
     seen: Time,
 }
@@ -73,6 +75,7 @@ impl Conduct {
             cooldown_until: Time::ZERO,
             rejects: 0,
             merges: 0,
+            trusted: None,
             quarantine_until: 0,
             seen: now,
         }

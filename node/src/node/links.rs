@@ -13,6 +13,7 @@ use starling_protocol::ticket::{Terms, Ticket, TicketError};
 use starling_protocol::time::Time;
 use starling_protocol::version;
 
+use super::conduct::Conduct;
 use super::standing::TicketUse;
 use super::{Node, Output, Phase};
 use crate::event::Event;
@@ -63,6 +64,9 @@ pub struct Peer {
     pub failed: u64,
     /// Time since the last of these.
     pub last_exchange: Option<Duration>,
+    /// What the direction filter and the trial on our rows left of the weight of its newest model:
+    /// 0 to 1; none before the first.
+    pub trusted: Option<f64>,
     /// Whether it is left alone for its models.
     pub quarantined: bool,
 }
@@ -80,7 +84,8 @@ impl Link {
         }
     }
 
-    pub(super) fn peer(&self, id: NodeId, now: Time, quarantined: bool) -> Peer {
+    /// As an operator sees it, `known` and in our `round`.
+    pub(super) fn peer(&self, id: NodeId, now: Time, known: Option<&Conduct>, round: u64) -> Peer {
         let Tally { accepted, rejected, failed, last } = self.tally;
         Peer {
             id,
@@ -90,7 +95,8 @@ impl Link {
             rejected,
             failed,
             last_exchange: last.map(|last| now.since(last)),
-            quarantined,
+            trusted: known.and_then(|known| known.trusted),
+            quarantined: known.is_some_and(|known| known.is_quarantined(round)),
         }
     }
 

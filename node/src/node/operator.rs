@@ -39,6 +39,9 @@ pub struct PeerRow {
     pub round: u64,
     /// Our exchanges with it that failed in a row.
     pub failures: u32,
+    /// What the direction filter and the trial on our rows left of the weight of its newest model:
+    /// 0 to 1; none before the first.
+    pub trusted: Option<f64>,
     /// Whether its models were too far off too often.
     pub quarantined: bool,
     /// Whether it is cut off, by the operator or for what it did.
@@ -133,6 +136,7 @@ impl Node {
             age: link.map_or(0.0, |link| link.standing.age),
             round: link.map_or(0, |link| link.standing.round),
             failures: conduct.map_or(0, |conduct| conduct.failures),
+            trusted: conduct.and_then(|conduct| conduct.trusted),
             quarantined: conduct.is_some_and(|known| known.is_quarantined(self.standing.round)),
             banned: self.is_banned(id),
         }

@@ -473,10 +473,10 @@ impl Node {
             let (rounds, share) =
                 (self.token_rounds, 1.0 / self.view.members().count().max(1) as f64);
             let change = weight * merge.trusted * older / round_steps;
-            let change = self
-                .conducts
-                .get_mut(peer)
-                .map_or(0.0, |known| known.moves_age(change, rounds, share));
+            let change = self.conducts.get_mut(peer).map_or(0.0, |known| {
+                known.trusted = Some(merge.trusted);
+                known.moves_age(change, rounds, share)
+            });
             self.standing.age = (self.standing.age + change * round_steps).clamp(0.0, AGE_MAX);
             return;
         }
