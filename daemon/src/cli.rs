@@ -260,7 +260,7 @@ pub struct Simulate {
     pub seed: Option<u64>,
     /// So many seeds, from that one on
     #[arg(long, value_name = "COUNT", default_value_t = 1,
-          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+          value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub seeds: u64,
     /// Age to train to, instead of the scenario's: local steps of each node, fewer for who is slow
     /// or away

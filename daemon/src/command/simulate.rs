@@ -65,13 +65,15 @@ pub fn run(options: &Simulate) -> Result<(), Failure> {
         };
         let runs: Result<Vec<Vec<Value>>, Failure> =
             batch.par_iter().enumerate().map(one).collect();
-        for rows in runs? {
+        for mut rows in runs? {
             if few && !options.json && (alone || all.is_empty()) {
                 say(verdict::HEADING);
             }
             if few || options.json {
                 show(&rows, options.json, alone);
             }
+            // Not needed any more, and of many seeds a lot.
+            rows.iter_mut().for_each(|row| row["parameters"] = Value::Null);
             all.push(rows);
         }
     }

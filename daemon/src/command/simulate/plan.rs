@@ -193,8 +193,8 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_named() {
         let cases = [
-            ("digits-n16 --seeds 0", "0 is not in 1..=1000000"),
-            ("digits-n16 --seeds 100000000000", "100000000000 is not in 1..=1000000"),
+            ("digits-n16 --seeds 0", "0 is not in 1..=100000"),
+            ("digits-n16 --seeds 100000000000", "100000000000 is not in 1..=100000"),
             ("digits-n16 --seed 18446744073709551615", "is not in 0..=9007199254740992"),
             ("digits-n16 --nodes -3", "invalid value '-3' for '--nodes"),
         ];
