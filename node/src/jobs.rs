@@ -116,7 +116,7 @@ pub struct Merge {
     pub distance: f64,
     /// Whether it was taken.
     pub accepted: bool,
-    /// Share of its weight that the direction filter and the trial left.
+    /// Share of its weight that gate, direction filter and trial left, but for the clip.
     pub trusted: f64,
     /// Share of the difference that our model moved by: weight, clip and trust together.
     pub moved: f64,

@@ -324,7 +324,7 @@ impl Replica {
                 self.shift(theirs, ours, pull);
                 self.anchor.clone_from(&self.x);
             }
-            return Merge { distance, accepted: false, trusted: 1.0, moved: 0.0 };
+            return Merge { distance, accepted: false, trusted: 0.0, moved: 0.0 };
         };
         let trusted = if self.rule.filter {
             let trusted = self.filter.observe(peer, theirs);

@@ -46,11 +46,16 @@ impl Candidate {
         !self.given.is_empty() || !self.own.is_empty()
     }
 
-    /// Half of the places are for what the node says itself: what was given may be stale.
-    fn hint(&self, id: NodeId) -> Hint {
+    /// Addresses that are no hearsay. Half of the places are for what the node says itself: what
+    /// was given may be stale.
+    fn sure(&self) -> impl Iterator<Item = &String> {
         let own = self.own.iter().filter(|address| !self.given.contains(address));
         let places = ADDRESSES_MAX - own.clone().count().min(ADDRESSES_MAX / 2);
-        let all = self.given.iter().take(places).chain(own).chain(&self.hearsay);
+        self.given.iter().take(places).chain(own).take(ADDRESSES_MAX)
+    }
+
+    fn hint(&self, id: NodeId) -> Hint {
+        let all = self.sure().chain(&self.hearsay);
         Hint { id, addresses: all.take(ADDRESSES_MAX).cloned().collect() }
     }
 }
@@ -95,7 +100,8 @@ impl View {
             }
             return;
         }
-        for address in &hint.addresses {
+        // The first of a hint is the best.
+        for address in hint.addresses.iter().rev() {
             let mut all = known.given.iter().chain(&known.own).chain(&known.hearsay);
             if !all.any(|known| known == address) {
                 known.hearsay.insert(0, address.clone());
@@ -252,7 +258,7 @@ impl View {
     }
 
     /// Up to `count` random candidates that `fit`, to tell others about. What we only heard is not
-    /// passed on: invented nodes would spread by honest ones.
+    /// passed on: invented nodes and addresses would spread by honest ones.
     pub fn hints(
         &self,
         count: usize,
@@ -267,7 +273,7 @@ impl View {
         let mut hints = Vec::with_capacity(count.min(pool.len()));
         while hints.len() < count && !pool.is_empty() {
             let (id, candidate) = pool.swap_remove(rng.random_range(0..pool.len()));
-            hints.push(candidate.hint(*id));
+            hints.push(Hint { id: *id, addresses: candidate.sure().cloned().collect() });
         }
         hints
     }
@@ -369,6 +375,17 @@ mod tests {
         view.learn(&said(&[1, 2, 3, 4, 5, 6, 7, 8]), true, &mut rng);
         view.reached(&said(&[11, 12, 13, 14, 15, 16]), &mut rng);
         assert_eq!(view.candidates().next(), Some(said(&[1, 2, 3, 4, 11, 12, 13, 14])));
+    }
+
+    #[test]
+    fn hearsay_is_kept_in_its_order_and_not_passed_on() {
+        let (mut view, mut rng) = view(0);
+        view.learn(&said(&[1, 2, 3, 4, 5, 6]), false, &mut rng);
+        assert_eq!(view.candidates().next(), Some(said(&[1, 2, 3, 4])));
+        view.reached(&said(&[9]), &mut rng);
+        view.learn(&said(&[7, 8]), false, &mut rng);
+        assert_eq!(view.candidates().next(), Some(said(&[9, 7, 8])));
+        assert_eq!(view.hints(1, |_| true, &mut rng), [said(&[9])]);
     }
 
     #[test]

@@ -72,6 +72,10 @@ pub fn run(options: &Simulate) -> Result<(), Failure> {
             if few || options.json {
                 show(&rows, options.json, alone);
             }
+            if few && options.scenario != FAULTS {
+                let notes = rows.iter().filter_map(verdict::unmet);
+                notes.for_each(|note| eprintln!("starling: {note}"));
+            }
             // Not needed any more, and of many seeds a lot.
             rows.iter_mut().for_each(|row| row["parameters"] = Value::Null);
             all.push(rows);

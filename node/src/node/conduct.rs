@@ -50,7 +50,7 @@ pub(super) struct Conduct {
     /// The last sixteen merges, one bit each: set if the gate rejected it.
     rejects: u16,
     merges: u32,
-    /// What filter and trial left of the weight of its newest model that was merged.
+    /// What gate, filter and trial left of the weight of its newest model.
     pub(super) trusted: Option<f64>,
     quarantine_until: u64,
     seen: Time,

@@ -14,6 +14,7 @@ use starling_protocol::message::{ExchangeOutcome, ExchangeReply, ExchangeRequest
 use starling_protocol::time::Time;
 use starling_protocol::view::choose;
 
+use super::links::Link;
 use super::{Node, Pending, Phase};
 use crate::event::Event;
 use crate::jobs::{Base, Done, Encoded, Job, Merge, MergeTerms};
@@ -309,7 +310,7 @@ impl Node {
     }
 
     fn request(&mut self, peer: NodeId, second: bool, own: Encoded) {
-        if !self.links.contains_key(&peer) {
+        if !self.links.get(&peer).is_some_and(Link::admitted) {
             return self.exchange_over();
         }
         let wait = self.patience(peer);
@@ -462,10 +463,10 @@ impl Node {
         if let Some(link) = self.links.get_mut(&peer) {
             link.count_merge(!merge.accepted, now);
         }
-        let quarantined = self
-            .conducts
-            .get_mut(peer)
-            .is_some_and(|conduct| conduct.observe_merge(!merge.accepted, round));
+        let quarantined = self.conducts.get_mut(peer).is_some_and(|conduct| {
+            conduct.trusted = Some(merge.trusted);
+            conduct.observe_merge(!merge.accepted, round)
+        });
         if merge.accepted {
             self.counters.accepted += 1;
             self.counters.merged_at = Some(self.now);
@@ -473,10 +474,8 @@ impl Node {
             let (rounds, share) =
                 (self.token_rounds, 1.0 / self.view.members().count().max(1) as f64);
             let change = weight * merge.trusted * older / round_steps;
-            let change = self.conducts.get_mut(peer).map_or(0.0, |known| {
-                known.trusted = Some(merge.trusted);
-                known.moves_age(change, rounds, share)
-            });
+            let known = self.conducts.get_mut(peer);
+            let change = known.map_or(0.0, |known| known.moves_age(change, rounds, share));
             self.standing.age = (self.standing.age + change * round_steps).clamp(0.0, AGE_MAX);
             return;
         }

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use starling_learning::data::Shard;
+use starling_learning::params::first_non_finite;
 use starling_protocol::admission::Certificate;
 use starling_protocol::envelope::{Address, Frame, Verified};
 use starling_protocol::fault::Rejection;
 use starling_protocol::id::{Keypair, NodeId};
 use starling_protocol::limits::JOBS_PENDING_MAX;
-use starling_protocol::message::{Hint, Kind};
+use starling_protocol::message::{ExchangeOutcome, ExchangeReply, Hint, Kind, Message};
 use starling_protocol::time::Time;
 
 use super::attack::{Attack, Attacker, Victim};
@@ -358,6 +359,14 @@ impl Actor {
         self.trace.update(&[frame.message.kind() as u8]);
         self.trace.update(&frame.slab);
         let Some(peer) = self.ids.index(address.recipient) else { return };
+        if let Message::ExchangeReply(ExchangeReply { outcome, .. }) = &frame.message
+            && matches!(
+                outcome,
+                ExchangeOutcome::Busy | ExchangeOutcome::RateLimited | ExchangeOutcome::Refused
+            )
+        {
+            self.watch.turned_down(peer);
+        }
         let address = self.spread(address);
         let Some(frame) = self.misreport(frame) else { return };
         let wait = self.hold_back(&address, &frame);
@@ -484,6 +493,8 @@ impl Actor {
             _ => None,
         };
         let before = merged_with.map(|_| live.worker.replica().params().to_vec());
+        // Training that broke down falls back in any job: that is no merge.
+        let before = before.filter(|params| first_non_finite(params).is_none());
         let Some(done) = live.worker.submit(id, job) else { return };
         if let (Some(peer), Some(before)) = (merged_with, before) {
             self.book(peer, &before, &done);

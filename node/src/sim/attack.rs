@@ -9,6 +9,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use starling_learning::mix::norm;
 
+/// Requests that a flooding node makes of one, at most.
+pub(super) const COPIES_MAX: u32 = 64;
+
 /// What hostile nodes do. Those without a parameter have braces, so that serde refuses one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
@@ -74,9 +77,9 @@ pub enum Attack {
 }
 
 impl Attack {
-    /// Its parameters that are out of range: name, value, and what is allowed.
+    /// A parameter that is out of range: name, value, and the most that is allowed; the least is 0.
     #[must_use]
-    pub fn out_of_range(self) -> Option<(&'static str, f64, &'static str)> {
+    pub fn out_of_range(self) -> Option<(&'static str, f64, f64)> {
         let (name, value, most) = match self {
             Self::Noise { sigma } => ("sigma", f64::from(sigma), 1000.0),
             Self::Alie { z } | Self::AlieSplit { z } => ("z", f64::from(z), 1000.0),
@@ -85,7 +88,7 @@ impl Attack {
                 ("memory", f64::from(memory), 1.0)
             }
             Self::GateFit { share, .. } => ("share", f64::from(share), 1000.0),
-            Self::Flood { factor } => ("factor", f64::from(factor), 1000.0),
+            Self::Flood { factor } => ("factor", f64::from(factor), f64::from(COPIES_MAX)),
             Self::Dawdle { share } => ("share", share, 1.0),
             Self::FalseAge { factor } => ("factor", factor, 1e9),
             Self::SignFlip {}
@@ -94,12 +97,7 @@ impl Attack {
             | Self::Tarpit {}
             | Self::Stranger {} => return None,
         };
-        let allowed = match most {
-            1.0 => "0 to 1",
-            1000.0 => "0 to 1000",
-            _ => "0 to 1e9",
-        };
-        (!(0.0..=most).contains(&value)).then_some((name, value, allowed))
+        (!(0.0..=most).contains(&value)).then_some((name, value, most))
     }
 
     /// What is kept of earlier progress at each look.

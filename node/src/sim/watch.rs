@@ -19,9 +19,9 @@ const INPUTS_PER_ROUND: u64 = 60;
 const INPUTS_PER_SECOND: f64 = 200.0;
 const INPUTS_PER_BOOT: u64 = 2000;
 
-/// Models that came and were not used yet, remembered of one node: those that it turned down stay
-/// until newer ones push them out.
-const UNUSED_MAX: usize = 256;
+/// Models of one peer that came and were not used yet: few wait, but who floods sends many that
+/// are never looked at.
+const UNUSED_MAX: usize = 64;
 /// Bytes of a model that tell it from others.
 const TELLING: usize = 512;
 
@@ -30,8 +30,9 @@ const TELLING: usize = 512;
 pub(super) struct Watch {
     /// The newest frame of each peer: boot and sequence.
     newest: BTreeMap<usize, (u64, u64)>,
-    /// Models that distinct frames brought, less those that were merged: peer and digest.
-    unused: VecDeque<(usize, u64)>,
+    /// Digests of the models that distinct frames brought, less those that were merged or turned
+    /// down.
+    unused: BTreeMap<usize, VecDeque<u64>>,
     events: u64,
     inputs: u64,
     found: Vec<String>,
@@ -78,18 +79,26 @@ impl Watch {
         }
         *newest = name;
         if !frame.frame.slab.is_empty() {
-            self.unused.push_back((peer, digest(&frame.frame.slab)));
-            if self.unused.len() > UNUSED_MAX {
-                self.unused.pop_front();
+            let unused = self.unused.entry(peer).or_default();
+            unused.push_back(digest(&frame.frame.slab));
+            if unused.len() > UNUSED_MAX {
+                unused.pop_front();
             }
         }
+    }
+
+    /// The newest model of `peer` was turned down as it came.
+    pub(super) fn turned_down(&mut self, peer: usize) {
+        self.unused.entry(peer).or_default().pop_back();
     }
 
     /// Takes `model`, which one of the peers that `fit` must have sent, off the unused ones.
     fn uses(&mut self, model: &Encoded, fit: impl Fn(usize) -> bool) -> bool {
         let digest = digest(&model.slab);
-        let place = self.unused.iter().position(|(peer, own)| *own == digest && fit(*peer));
-        place.and_then(|place| self.unused.remove(place)).is_some()
+        self.unused.iter_mut().filter(|(peer, _)| fit(**peer)).any(|(_, unused)| {
+            let place = unused.iter().position(|own| *own == digest);
+            place.and_then(|place| unused.remove(place)).is_some()
+        })
     }
 
     /// Whole models are about to be mixed or adopted: all of them new, and of members.

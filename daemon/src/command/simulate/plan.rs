@@ -93,7 +93,7 @@ pub(super) fn read_rule(
         ("--codec", options.codec.is_some()),
         ("--view", options.view.is_some()),
         ("--exchanges-per-round", options.exchanges_per_round.is_some()),
-        ("--sabotage", options.sabotage.is_some()),
+        ("--sabotage", scenario.sabotage.is_some()),
         ("--plot", options.plot.is_some()),
         ("--compare", options.compare),
     ];
@@ -177,7 +177,6 @@ mod tests {
             ("digits-n16 --profile paranoid --codec fp32", "--codec: the profile paranoid"),
             ("digits-n16 --sabotage stranger", "--sabotage stranger: this scenario has none"),
             ("hostile-stranger --sabotage stranger", "accepted"),
-            ("partition --steps 200", "partition: partition.begin_steps: found 300"),
             ("digits-n16 --view 2", "digits-n16: view_max: found 2, allowed is 3 to 1024"),
             ("digits-n16 --plot out.png", "--plot out.png: it draws SVG"),
             ("digits-n16 --plot nowhere/at/all.svg", "--plot nowhere/at/all.svg: its folder"),

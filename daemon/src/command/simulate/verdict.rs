@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use starling_config::scenario::ScenarioFile;
+use starling_config::scenario::{STEP, ScenarioFile};
 use starling_node::settings::Rule;
 use starling_node::sim::Report;
 use starling_node::sim::lab::{Lab, LabRule};
@@ -104,6 +104,18 @@ pub(super) fn of_lab(
         "accuracy_worst": rounded(worst.unwrap_or_default(), 4),
         "payload_bytes_per_node_mean": report.payload_bytes_mean.round(),
         "seconds": rounded(began.elapsed().as_secs_f64(), 2),
+    })
+}
+
+/// What the scenario has but the run was too short for.
+pub(super) fn unmet(verdict: &Value) -> Option<String> {
+    let begin = verdict.pointer("/parameters/partition/begin_steps")?.as_f64()?;
+    let ended = verdict.get("virtual_seconds")?.as_f64()? / STEP.as_secs_f64();
+    (ended <= begin).then(|| {
+        format!(
+            "the partition was to begin at step {begin}, but the run ended at {ended:.0}: \
+             give it more --steps"
+        )
     })
 }
 

@@ -198,5 +198,8 @@ fn an_operator_sees_how_far_a_peer_is_trusted() {
     assert_eq!(ask(&mut table, guest, 0.0), Ok(()));
     assert_eq!(told(&table), Some(Some(1.0)));
     return_of(&mut table, guest);
-    assert_eq!(told(&table), Some(Some(1.0)), "a new link makes nobody better");
+    assert_eq!(told(&table), Some(Some(1.0)), "a new link changes nothing");
+    table.pass(2 * SECOND);
+    assert_eq!(ask(&mut table, guest, FAR), Ok(()));
+    assert_eq!(told(&table), Some(Some(0.0)), "beyond the gate");
 }

@@ -373,3 +373,18 @@ fn one_of_twelve_that_claims_a_low_age_moves_ours_by_a_twentieth_at_most() {
         }
     }
 }
+
+#[test]
+fn nobody_is_asked_on_a_link_that_is_not_greeted_yet() {
+    let mut table = Table::new(BTreeSet::new());
+    table.step(Input::LinkUp(peer(2)));
+    let model = Encoded { codec: Codec::Fp32, base: None, slab: vec![1] };
+    for greeted in [false, true] {
+        if greeted {
+            table.link(peer(2));
+        }
+        table.node.stage = Stage::Encoding { peer: peer(2), second: false };
+        table.node.request(peer(2), false, model.clone());
+        assert_eq!(matches!(table.node.stage, Stage::Waiting { .. }), greeted);
+    }
+}

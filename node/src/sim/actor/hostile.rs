@@ -11,11 +11,8 @@ use starling_protocol::time::Time;
 
 use super::Actor;
 use crate::jobs::Job;
-use crate::sim::attack::{Attack, Crowd};
+use crate::sim::attack::{Attack, COPIES_MAX, Crowd};
 use crate::sim::queue::Cargo;
-
-/// Frames that a flooding node may make of one of its own, itself included.
-const COPIES_MAX: u32 = 64;
 
 impl Actor {
     pub(in crate::sim) fn is_hostile(&self) -> bool {
@@ -107,7 +104,7 @@ impl Actor {
         let (exchange, age, codec) = (request.exchange, request.age, Codec::Int8 as u8);
         let message =
             Message::ExchangeRequest(ExchangeRequest { exchange, age, codec, base: None });
-        for copy in 1..factor.min(COPIES_MAX) {
+        for copy in 1..factor {
             let linked: Vec<(usize, u64)> =
                 self.links.iter().map(|(peer, epoch)| (*peer, *epoch)).collect();
             let Some((peer, epoch)) =
