@@ -64,8 +64,8 @@ pub struct Peer {
     pub failed: u64,
     /// Time since the last of these.
     pub last_exchange: Option<Duration>,
-    /// What gate, direction filter and the trial on our rows left of the weight of its newest model:
-    /// 0 to 1; none before the first, and where models are pulled and mixed.
+    /// What gate, direction filter and the trial on our rows left of the weight of its newest
+    /// model: 0 to 1; none before the first, and where models are pulled and mixed.
     pub trusted: Option<f64>,
     /// Whether it is left alone for its models.
     pub quarantined: bool,

@@ -39,8 +39,8 @@ pub struct PeerRow {
     pub round: u64,
     /// Our exchanges with it that failed in a row.
     pub failures: u32,
-    /// What gate, direction filter and the trial on our rows left of the weight of its newest model:
-    /// 0 to 1; none before the first, and where models are pulled and mixed.
+    /// What gate, direction filter and the trial on our rows left of the weight of its newest
+    /// model: 0 to 1; none before the first, and where models are pulled and mixed.
     pub trusted: Option<f64>,
     /// Whether its models were too far off too often.
     pub quarantined: bool,
