@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use starling_config::LogLevel;
 use starling_config::profile::Profile;
+use starling_config::scenario::SEED_MAX;
 use starling_learning::compress::Codec;
 use starling_learning::data::partition::Split;
 use starling_node::sim::Sabotage;
@@ -256,7 +257,7 @@ pub struct Simulate {
     #[arg(long)]
     pub nodes: Option<usize>,
     /// Seed, instead of the scenario's
-    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=1 << 53))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=SEED_MAX))]
     pub seed: Option<u64>,
     /// So many seeds, from that one on
     #[arg(long, value_name = "COUNT", default_value_t = 1,

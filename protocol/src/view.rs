@@ -25,7 +25,7 @@ const DRAWS_PER_ROTATION: u32 = 48;
 
 #[derive(Clone, Debug, Default)]
 struct Candidate {
-    /// From the operator or a ticket, the newest first. Who has one is never forgotten.
+    /// From the operator or a ticket, the newest first.
     given: Vec<String>,
     /// From the node itself.
     own: Vec<String>,
@@ -33,6 +33,7 @@ struct Candidate {
     hearsay: Vec<String>,
     failures: u32,
     retry_at: Time,
+    /// Known from the operator or a ticket: never forgotten.
     pinned: bool,
 }
 

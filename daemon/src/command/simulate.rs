@@ -55,13 +55,12 @@ pub fn run(options: &Simulate) -> Result<(), Failure> {
         _ => 1,
     };
     let (began, alone, few) = (Instant::now(), seeds.len() == 1, seeds.len() <= ROWS_MAX);
-    let mut all: Vec<Vec<Value>> = Vec::new();
+    let (mut all, mut note): (Vec<Vec<Value>>, Option<String>) = (Vec::new(), None);
     for (index, batch) in seeds.chunks(batch).enumerate() {
         let one = |(place, seed): (usize, &u64)| {
-            let plot = options.plot.is_some() && index + place == 0;
-            // A curve costs little beside a run, but many are hard to read on a terminal.
-            let looks = alone || plot || (options.json && few);
-            run_seed(options, lab, *seed, looks, alone || options.json, plot)
+            // Many curves at once are hard to read on a terminal.
+            let quiet = !few || !(alone || options.json);
+            run_seed(options, lab, *seed, quiet, index + place == 0)
         };
         let runs: Result<Vec<Vec<Value>>, Failure> =
             batch.par_iter().enumerate().map(one).collect();
@@ -72,9 +71,8 @@ pub fn run(options: &Simulate) -> Result<(), Failure> {
             if few || options.json {
                 show(&rows, options.json, alone);
             }
-            if few && options.scenario != FAULTS {
-                let notes = rows.iter().filter_map(verdict::unmet);
-                notes.for_each(|note| eprintln!("starling: {note}"));
+            if options.scenario != FAULTS {
+                note = note.or_else(|| rows.iter().find_map(verdict::unmet));
             }
             // Not needed any more, and of many seeds a lot.
             rows.iter_mut().for_each(|row| row["parameters"] = Value::Null);
@@ -88,13 +86,16 @@ pub fn run(options: &Simulate) -> Result<(), Failure> {
         say(format!("{count} seeds in {seconds:.1} s, {bad} with violations"));
         verdict::summary(&all).into_iter().for_each(say);
     }
+    if let Some(note) = note {
+        eprintln!("starling: {note}");
+    }
     judge(options, first.sabotage.is_some(), &own)
 }
 
 /// What is about to run.
 fn introduce(options: &Simulate, first: &ScenarioFile, lab: Option<LabRule>) {
     // Schedules of faults draw how many.
-    let nodes = if first.name == FAULTS && options.nodes.is_none() {
+    let nodes = if options.scenario == FAULTS && options.nodes.is_none() {
         String::new()
     } else {
         format!(" {} nodes.", first.nodes)
@@ -111,26 +112,28 @@ fn run_seed(
     options: &Simulate,
     lab: Option<LabRule>,
     seed: u64,
-    looks: bool,
-    tells: bool,
-    plot: bool,
+    quiet: bool,
+    is_first: bool,
 ) -> Result<Vec<Value>, Failure> {
     let scenario = read_scenario(options, Some(seed))?;
     let world = World::new(&scenario)?;
     let of_lab = |rule, outer| verdict::of_lab(&scenario, &world, rule, outer, options.rate);
     let mut rows = vec![match lab {
         Some(rule) => of_lab(rule, options.outer),
-        None if looks => {
-            let mut curve = Curve::new(&scenario, options.json, !tells);
-            let found = fly(&scenario, &world, &mut curve);
-            if let Some(path) = options.plot.as_ref().filter(|_| plot) {
+        None => {
+            let plot = options.plot.as_ref().filter(|_| is_first);
+            let mut curve = Curve::new(&scenario, options.json, quiet);
+            let looks = !quiet || plot.is_some();
+            let before = (Instant::now(), memory::now());
+            let found = report(&scenario, &world, |now, running| {
+                if looks {
+                    curve.progress(now, running, &world.test);
+                }
+            });
+            if let Some(path) = plot {
                 curve.draw(path, &format!("{}, seed {seed}", scenario.name))?;
             }
-            found
-        }
-        None => {
-            let before = (Instant::now(), memory::now());
-            verdict::of_starling(&scenario, &report(&scenario, &world, |_, _| {}), before)
+            verdict::of_starling(&scenario, &found, before)
         }
     }];
     if options.compare {
@@ -150,12 +153,6 @@ fn report(
     simulation.report(&world.test)
 }
 
-fn fly(scenario: &ScenarioFile, world: &World, curve: &mut Curve) -> Value {
-    let before = (Instant::now(), memory::now());
-    let found = report(scenario, world, |now, running| curve.progress(now, running, &world.test));
-    verdict::of_starling(scenario, &found, before)
-}
-
 fn violations(verdict: &Value) -> usize {
     verdict.get("violations").and_then(Value::as_array).map_or(0, Vec::len)
 }
@@ -168,7 +165,8 @@ fn judge(options: &Simulate, sabotaged: bool, own: &[&Value]) -> Result<(), Fail
             return Ok(());
         }
         let message = "what was broken on purpose was not found: a defect of the watch over \
-                       simulated runs, or a scenario in which it does not matter";
+                       simulated runs, or a scenario in which it does not matter. Try digits-n16, \
+                       and report it if it is not found there either";
         return Err(Failure::new(Code::Internal, message));
     };
     let seed = bad.get("seed").and_then(Value::as_u64).unwrap_or_default();

@@ -90,7 +90,8 @@ impl Attack {
             Self::GateFit { share, .. } => ("share", f64::from(share), 1000.0),
             Self::Flood { factor } => ("factor", f64::from(factor), f64::from(COPIES_MAX)),
             Self::Dawdle { share } => ("share", share, 1.0),
-            Self::FalseAge { factor } => ("factor", factor, 1e9),
+            // Of the longest training a claim beyond it is no age, and no frame would be sent.
+            Self::FalseAge { factor } => ("factor", factor, 1e8),
             Self::SignFlip {}
             | Self::LabelFlip {}
             | Self::Stale {}

@@ -109,7 +109,9 @@ pub(super) fn read_rule(
     };
     if scenario.nodes < least {
         let nodes = scenario.nodes;
-        let message = format!("--rule {rule} takes {least} nodes or more, here are {nodes}");
+        let message = format!(
+            "--rule {rule} takes {least} nodes or more, here are {nodes}: give it more --nodes"
+        );
         return Err(usage(message));
     }
     Ok(Some(rule))
