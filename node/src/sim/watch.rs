@@ -89,16 +89,21 @@ impl Watch {
 
     /// The newest model of `peer` was turned down as it came.
     pub(super) fn turned_down(&mut self, peer: usize) {
-        self.unused.entry(peer).or_default().pop_back();
+        if let Some(unused) = self.unused.get_mut(&peer) {
+            unused.pop_back();
+        }
     }
 
     /// Takes `model`, which one of the peers that `fit` must have sent, off the unused ones.
     fn uses(&mut self, model: &Encoded, fit: impl Fn(usize) -> bool) -> bool {
         let digest = digest(&model.slab);
-        self.unused.iter_mut().filter(|(peer, _)| fit(**peer)).any(|(_, unused)| {
+        let found = self.unused.iter_mut().filter(|(peer, _)| fit(**peer)).any(|(_, unused)| {
             let place = unused.iter().position(|own| *own == digest);
             place.and_then(|place| unused.remove(place)).is_some()
-        })
+        });
+        // What the watch holds is told as memory of the node.
+        self.unused.retain(|_, unused| !unused.is_empty());
+        found
     }
 
     /// Whole models are about to be mixed or adopted: all of them new, and of members.
