@@ -122,7 +122,8 @@ events! {
     MeshJoined "mesh.joined" Info { age: f64, snapshots: usize, peers: usize }
         "The node trains with the flock." "None.";
     MeshIsolated "mesh.isolated" Warn { rounds: u64, reason: String }
-        "Nobody has exchanged with this node for five rounds." "Check the network and the peers.";
+        "Nobody has exchanged with this node for five rounds and five seconds."
+        "Check the network and the peers.";
     RoundCompleted "round.completed" Info {
         round: u64, rounds: u64, age: f64, loss: f64, rate: f64,
         cross_accuracy: Option<f64>, consensus: Option<f64>, peers: usize,

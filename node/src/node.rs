@@ -373,6 +373,7 @@ impl Node {
         self.dial();
         self.run_joining();
         self.run_round();
+        self.note_isolation();
     }
 
     fn job_done(&mut self, id: JobId, done: Done) {

@@ -72,7 +72,7 @@ const PLAIN: [Plain; 22] = [
     ("exchange_duration_seconds", "gauge", "/exchange_s", "Median duration of an exchange."),
     ("degraded", "gauge", "/degraded", "Whether checkpoints cannot be saved."),
     ("paused", "gauge", "/paused", "Whether the operator paused training."),
-    ("isolated", "gauge", "/isolated", "Whether nobody exchanged for five rounds."),
+    ("isolated", "gauge", "/isolated", "Whether nobody exchanged for five rounds and 5 s."),
     (
         "checkpoint_age_seconds",
         "gauge",

@@ -53,6 +53,7 @@ pub struct Counters {
     /// Exchanges of this round that are not over.
     pub(super) exchanges_left: u32,
     pub(super) silent_rounds: u64,
+    pub(super) silent_since: Time,
     pub(super) rejected_in_a_row: u32,
     pub(super) last_partner: Option<NodeId>,
     pub(super) waiting_reported: bool,

@@ -10,7 +10,7 @@ use starling_protocol::message::{Beat, Message};
 use starling_protocol::time::Time;
 
 use super::links::Link;
-use super::{Node, Output};
+use super::{Node, Output, Phase};
 use crate::event::Event;
 
 /// Links kept for each place in the view: our own, those in whose views we are, and a few spare.
@@ -22,7 +22,43 @@ const BEATS_TO_ALL: u64 = 16;
 /// it, goes to all at the next beat: time-outs of whoever draws us follow from it.
 const PACE_CHANGE: u64 = 2;
 
+/// Rounds without any exchange after which a node no longer trains.
+const SILENT_ROUNDS: u64 = 5;
+/// That silence lasts at least so long before it is called isolation: five rounds of a small model
+/// are over before a busy machine lets its neighbour answer.
+const ISOLATED_TIME: Duration = Duration::from_secs(5);
+
 impl Node {
+    /// Whether a node that goes on by itself would leave its flock.
+    pub(super) fn silent(&self) -> bool {
+        self.counters.silent_rounds >= SILENT_ROUNDS
+    }
+
+    /// A round is over or about to be, and nobody has exchanged with us in it so far.
+    pub(super) fn count_silent_round(&mut self) {
+        if self.counters.silent_rounds == 0 {
+            self.counters.silent_since = self.now;
+        }
+        self.counters.silent_rounds += 1;
+    }
+
+    pub(super) fn note_isolation(&mut self) {
+        let lasted = self.now.since(self.counters.silent_since);
+        let isolated = self.silent() && lasted >= ISOLATED_TIME && self.standing.met;
+        if isolated && !self.counters.isolated && self.phase == Phase::Train {
+            self.counters.isolated = true;
+            let reason = if self.peers() == 0 { "no peers" } else { "no peer answers" };
+            let rounds = self.counters.silent_rounds;
+            self.event(Event::MeshIsolated { rounds, reason: reason.to_owned() });
+        }
+    }
+
+    /// Whether nobody has exchanged with us for five rounds and five seconds.
+    #[must_use]
+    pub fn isolated(&self) -> bool {
+        self.counters.isolated
+    }
+
     pub(super) fn met_someone(&mut self) {
         self.standing.met = true;
         self.counters.silent_rounds = 0;

@@ -19,8 +19,6 @@ use super::{Node, Pending, Phase};
 use crate::event::Event;
 use crate::jobs::{Base, Done, Encoded, Job, Merge, MergeTerms};
 
-/// Rounds without any exchange after which a node counts as isolated.
-const ISOLATED_ROUNDS: u64 = 5;
 /// Share of its life that a founder may train before anyone else is there.
 const ALONE_SHARE: f64 = 0.05;
 /// The same in networks without an end, local steps.
@@ -138,7 +136,7 @@ impl Node {
         self.counters.waiting_reported = false;
         self.counters.round_begun = self.now;
         if self.holds() {
-            self.counters.silent_rounds += 1;
+            self.count_silent_round();
             // A round without training is one all the same: quarantines end by it.
             self.standing.round += 1;
             return self.begin_exchanges();
@@ -151,9 +149,8 @@ impl Node {
     /// Whether to ask without training: nobody answers, or a founder that trained alone has its
     /// first guests, who are about to start from its model and must still find it there.
     fn holds(&self) -> bool {
-        let silent = self.counters.silent_rounds >= ISOLATED_ROUNDS;
         let first_guests = !self.standing.met && self.standing.age > 0.0;
-        self.peers() > 0 && (silent || first_guests)
+        self.peers() > 0 && (self.silent() || first_guests)
     }
 
     /// A node alone drifts towards its own data, so it holds: before the start until enough peers
@@ -169,8 +166,7 @@ impl Node {
                 self.network.spec.training.age_max.map_or(ALONE_STEPS, |age| age * ALONE_SHARE);
             return (peers == 0 && self.standing.age >= limit).then_some((1, "alone so far"));
         }
-        let silent = self.counters.silent_rounds >= ISOLATED_ROUNDS;
-        (peers == 0 && silent).then_some((1, "all peers are gone"))
+        (peers == 0 && self.silent()).then_some((1, "all peers are gone"))
     }
 
     /// Why learning does not go on with others, if so.
@@ -183,12 +179,6 @@ impl Node {
             Phase::Train => self.reason_to_wait().map(|(_, reason)| reason),
             Phase::Done | Phase::Leaving => None,
         }
-    }
-
-    /// Whether nobody has exchanged with us for five rounds.
-    #[must_use]
-    pub fn isolated(&self) -> bool {
-        self.counters.isolated
     }
 
     pub(super) fn round_job_done(&mut self, done: Done) {
@@ -228,7 +218,7 @@ impl Node {
         let elapsed = self.now.since(begun).as_nanos() / u128::from(steps.max(1));
         counters.step_ns = u64::try_from(elapsed).unwrap_or(u64::MAX);
         counters.rounds += 1;
-        counters.silent_rounds += 1;
+        self.count_silent_round();
         // The rate of each step: where a cycle begins, that of the first says nothing of the rest.
         let schedule = self.network.schedule();
         let rates: f64 = (0..steps).map(|step| schedule.rate_at(age + f64::from(step))).sum();
@@ -528,15 +518,6 @@ impl Node {
             self.event(Event::TrainDiverged { round });
         }
         self.token_rounds += 1.0;
-        if self.counters.silent_rounds >= ISOLATED_ROUNDS
-            && self.standing.met
-            && !self.counters.isolated
-        {
-            self.counters.isolated = true;
-            let reason = if self.peers() == 0 { "no peers" } else { "no peer answers" };
-            let rounds = self.counters.silent_rounds;
-            self.event(Event::MeshIsolated { rounds, reason: reason.to_owned() });
-        }
         let finished = self.finished();
         if finished || self.now.since(self.counters.reported_at) >= REPORT_INTERVAL {
             self.report_rounds();

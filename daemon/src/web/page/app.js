@@ -75,8 +75,8 @@ function banners(status, nodes) {
       "`starling resume`; peers are answered.", who);
     if (node.degraded) note("bad", "Degraded.", "checkpoints cannot be saved. Look at disk space " +
       "and permissions of the state directory.", who);
-    if (node.isolated) note("bad", "Isolated.", "nobody has exchanged with it for five rounds. " +
-      "Check the network and the peers.", who);
+    if (node.isolated) note("bad", "Isolated.", "nobody has exchanged with it for five rounds and " +
+      "five seconds. Check the network and the peers.", who);
     else if (node.obstacle) note("warn", "Waiting.", `${node.obstacle}.`, who);
     if (Date.now() - (seen.diverged.get(short(node.node)) ?? 0) < DIVERGED_MS) {
       note("bad", "Diverging.", "training left the range of numbers and went on from the served " +

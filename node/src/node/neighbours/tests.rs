@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use starling_protocol::fault::Rejection;
-use starling_protocol::message::Kind;
+use starling_protocol::message::{ExchangeOutcome, Kind};
 
 use super::*;
 use crate::node::Input;
@@ -99,4 +99,48 @@ fn who_is_about_to_begin_is_told_of_others_at_once() {
     assert_eq!(beats(&mut table).get(&peer(7)), None);
     table.link_as(peer(8), false);
     assert_eq!(beats(&mut table).get(&peer(8)), Some(&1));
+}
+
+/// A founder that has met its only peer and makes a round in each tick from then on.
+fn quick_pair() -> Table {
+    let (mut table, ..) = table(1);
+    let model = table.model().to_vec();
+    assert!(matches!(table.ask(peer(2), 0.0, &model), Some(ExchangeOutcome::Model { .. })));
+    table.node.settings.round_period = SECOND / 20;
+    table
+}
+
+#[test]
+fn five_quick_rounds_without_an_answer_stop_the_training_and_are_no_isolation_yet() {
+    let mut table = quick_pair();
+    let mut trained = 0;
+    for tick in 1..=80 {
+        table.pass(SECOND / 10);
+        while let Some((asked, request)) = table.asks() {
+            table.decline(asked, request.exchange, ExchangeOutcome::Busy);
+        }
+        assert_eq!(table.node.isolated(), tick > 60, "after {tick} ticks");
+        if tick == 30 {
+            assert!(table.node.counters().silent_rounds > SILENT_ROUNDS);
+            trained = table.node.counters().rounds;
+        }
+    }
+    assert_eq!(table.events("mesh.isolated"), 1);
+    assert_eq!(table.node.counters().rounds, trained);
+    let model = table.model().to_vec();
+    table.ask(peer(2), 0.0, &model);
+    assert!(!table.node.isolated());
+    assert_eq!(table.events("mesh.joined"), 1);
+}
+
+#[test]
+fn who_lost_all_its_peers_is_isolated_though_it_makes_no_more_rounds() {
+    let mut table = quick_pair();
+    table.step(Input::LinkDown(peer(2)));
+    table.pass(4 * SECOND);
+    let rounds = table.node.counters().rounds;
+    assert!(table.node.counters().silent_rounds == SILENT_ROUNDS && !table.node.isolated());
+    table.pass(10 * SECOND);
+    assert!(table.node.isolated() && table.node.counters().rounds == rounds);
+    assert_eq!(table.events("mesh.isolated"), 1);
 }
