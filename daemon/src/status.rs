@@ -71,7 +71,8 @@ pub fn of(sight: &Sight<'_>) -> Value {
     let Sight { node, now, .. } = *sight;
     let (standing, counters) = (node.standing(), node.counters());
     let uptime = now.since(Time::ZERO).as_secs_f64();
-    let peers: Vec<Peer> = node.peer_table(now).collect();
+    let mut peers = node.peer_table(now);
+    peers.retain(|peer| peer.linked);
     let quarantined = peers.iter().filter(|peer| peer.quarantined).count();
     let distrusted = |peer: &&Peer| peer.trusted.is_some_and(|share| share < DISTRUSTED_BELOW);
     let distrusted = peers.iter().filter(distrusted).count();

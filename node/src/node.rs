@@ -40,8 +40,7 @@ use starling_protocol::view::View;
 
 pub use self::counters::{Counters, Durations};
 pub use self::disclosed::{Disclosed, Sent};
-pub use self::links::Peer;
-pub use self::operator::{PeerRow, Tuning};
+pub use self::operator::{Peer, Tuning};
 pub use self::standing::{Standing, StandingError};
 
 use crate::event::Event;
@@ -521,13 +520,6 @@ impl Node {
     #[must_use]
     pub fn peers(&self) -> usize {
         self.links.values().filter(|link| link.admitted()).count()
-    }
-
-    /// Linked members, at `now`.
-    pub fn peer_table(&self, now: Time) -> impl Iterator<Item = Peer> + '_ {
-        let admitted = self.links.iter().filter(|(_, link)| link.admitted());
-        let round = self.standing.round;
-        admitted.map(move |(id, link)| link.peer(*id, now, self.conducts.get(*id), round))
     }
 
     /// Usual distance of models from their mean, by the length of ours.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use starling_node::event::Event;
-use starling_node::node::{Disclosed, Input, PeerRow, Sent};
+use starling_node::node::{Disclosed, Input, Sent};
 use starling_protocol::id::NodeId;
 
 use super::{Running, unix_now};
@@ -94,7 +94,7 @@ impl Running {
     fn peers(&self) -> Value {
         let node = &self.driver.node;
         let sent = &node.disclosed().peers;
-        let rows = node.peer_rows().into_iter().map(|row| {
+        let rows = node.peer_table(self.now()).into_iter().map(|row| {
             let sent = sent.get(&row.id).copied().unwrap_or_default();
             json!({
                 "id": row.id.to_string(),
@@ -159,14 +159,14 @@ impl Running {
     }
 }
 
-/// The peer of a request: by its whole id, known or not, or by the end of a known one's.
-pub(super) fn named_peer(rows: &[PeerRow], request: &Value) -> Result<NodeId, Failure> {
+/// The peer of a request: by its whole id, known or not, or by the end of one of `known`.
+pub(super) fn named_peer(known: &[NodeId], request: &Value) -> Result<NodeId, Failure> {
     let text = request.get("peer").and_then(Value::as_str).unwrap_or_default();
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
-    let fits = |row: &&PeerRow| text.len() >= SUFFIX_MIN && row.id.to_string().ends_with(text);
-    let found: Vec<NodeId> = rows.iter().filter(fits).map(|row| row.id).collect();
+    let fits = |id: &&NodeId| text.len() >= SUFFIX_MIN && id.to_string().ends_with(text);
+    let found: Vec<NodeId> = known.iter().filter(fits).copied().collect();
     match found.as_slice() {
         [peer] => Ok(*peer),
         [] => Err(usage(format!(
@@ -188,32 +188,20 @@ mod tests {
 
     #[test]
     fn a_peer_is_named_by_its_id_or_the_end_of_it() {
-        let row = |seed: u8| PeerRow {
-            id: Keypair::from_seed(&[seed; 32]).id(),
-            address: None,
-            linked: true,
-            drawn: true,
-            age: 0.0,
-            round: 0,
-            failures: 0,
-            trusted: None,
-            quarantined: false,
-            banned: false,
-        };
-        let rows: Vec<PeerRow> = (1..=3).map(row).collect();
-        let named = |text: &str| named_peer(&rows, &json!({"peer": text}));
-        assert_eq!(named(&rows[1].id.short()), Ok(rows[1].id));
-        let short = rows[1].id.short();
-        assert_eq!(named(&short[short.len() - 6..]), Ok(rows[1].id));
+        let id = |seed: u8| Keypair::from_seed(&[seed; 32]).id();
+        let known: Vec<NodeId> = (1..=3).map(id).collect();
+        let named = |text: &str| named_peer(&known, &json!({"peer": text}));
+        let short = known[1].short();
+        assert_eq!(named(&short), Ok(known[1]));
+        assert_eq!(named(&short[short.len() - 6..]), Ok(known[1]));
         assert_eq!(named(&short[short.len() - 5..]).expect_err("short").code, Code::Usage);
-        let stranger = row(9).id;
+        let stranger = id(9);
         assert_eq!(named(&stranger.to_string()), Ok(stranger));
         for wrong in ["", "nobody", "1", &stranger.short()] {
             assert_eq!(named(wrong).expect_err(wrong).code, Code::Usage);
         }
-        let twice = [rows[0].clone(), rows[0].clone()];
-        let request = json!({"peer": rows[0].id.short()});
-        let failure = named_peer(&twice, &request).expect_err("two");
+        let request = json!({"peer": known[0].short()});
+        let failure = named_peer(&[known[0]; 2], &request).expect_err("two");
         assert!(failure.message.starts_with("2 node ids end in"), "{failure}");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use starling_node::node::{Input, PeerRow};
+use starling_node::node::Input;
 use starling_protocol::id::NodeId;
 use starling_protocol::limits::BANS_MAX;
 use tokio::sync::oneshot;
@@ -68,18 +68,17 @@ impl Running {
             return Err(Failure::new(Code::Temporary, message));
         }
         let node = &self.driver.node;
-        let mut rows = node.peer_rows();
-        if !banned {
-            rows.retain(|row: &PeerRow| row.banned);
-        }
-        let peer = named_peer(&rows, request)?;
+        let peers = node.peer_table(self.now());
+        let eligible = peers.iter().filter(|peer| banned || peer.banned);
+        let eligible: Vec<NodeId> = eligible.map(|peer| peer.id).collect();
+        let peer = named_peer(&eligible, request)?;
         if banned && peer == node.id() {
             return Err(usage("that is this node itself"));
         }
         if banned && node.operator_bans().count() >= BANS_MAX {
             return Err(usage(format!("{BANS_MAX} are banned already: unban some")));
         }
-        if !banned && !rows.iter().any(|row| row.id == peer) {
+        if !banned && !eligible.contains(&peer) {
             return Err(usage(format!("{peer} is not banned")));
         }
         Ok(peer)

@@ -13,7 +13,6 @@ use starling_protocol::ticket::{Terms, Ticket, TicketError};
 use starling_protocol::time::Time;
 use starling_protocol::version;
 
-use super::conduct::Conduct;
 use super::standing::TicketUse;
 use super::{Node, Output, Phase};
 use crate::event::Event;
@@ -47,30 +46,6 @@ pub(super) struct Tally {
     pub(super) last: Option<Time>,
 }
 
-/// A linked member as an operator sees it; counts are those of the link.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Peer {
-    /// Who it is.
-    pub id: NodeId,
-    /// Lineage age of its model, as it last said.
-    pub age: f64,
-    /// Its round, as it last said.
-    pub round: u64,
-    /// Models of it that were merged.
-    pub accepted: u64,
-    /// Models of it that the gate rejected.
-    pub rejected: u64,
-    /// Exchanges with it that came to nothing.
-    pub failed: u64,
-    /// Time since the last of these.
-    pub last_exchange: Option<Duration>,
-    /// What gate, direction filter and the trial on our rows left of the weight of its newest
-    /// model: 0 to 1; none before the first, and where models are pulled and mixed.
-    pub trusted: Option<f64>,
-    /// Whether it is left alone for its models.
-    pub quarantined: bool,
-}
-
 impl Link {
     fn new(now: Time, said_answers: bool) -> Self {
         Self {
@@ -81,22 +56,6 @@ impl Link {
             codecs: Codecs::default(),
             standing: message::Standing::default(),
             tally: Tally::default(),
-        }
-    }
-
-    /// As an operator sees it, `known` and in our `round`.
-    pub(super) fn peer(&self, id: NodeId, now: Time, known: Option<&Conduct>, round: u64) -> Peer {
-        let Tally { accepted, rejected, failed, last } = self.tally;
-        Peer {
-            id,
-            age: self.standing.age,
-            round: self.standing.round,
-            accepted,
-            rejected,
-            failed,
-            last_exchange: last.map(|last| now.since(last)),
-            trusted: known.and_then(|known| known.trusted),
-            quarantined: known.is_some_and(|known| known.is_quarantined(round)),
         }
     }
 

@@ -1,12 +1,15 @@
 //! What an operator does to a node that runs: pause it, ban its peers, tune its pace, look at it.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use starling_protocol::fault::Denial;
 use starling_protocol::id::NodeId;
 use starling_protocol::limits::BANS_MAX;
 use starling_protocol::message::Hint;
+use starling_protocol::time::Time;
 
+use super::links::{Link, Tally};
 use super::rounds::Stage;
 use super::{Disclosed, Node};
 use crate::event::Event;
@@ -22,9 +25,9 @@ pub struct Tuning {
     pub contacts: Vec<Hint>,
 }
 
-/// What is known of one peer.
+/// What is known of one peer; counts are those of its present link.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PeerRow {
+pub struct Peer {
     /// Who it is.
     pub id: NodeId,
     /// One of its addresses, if any is known.
@@ -33,16 +36,24 @@ pub struct PeerRow {
     pub linked: bool,
     /// Whether it is one of those that we draw our partners from.
     pub drawn: bool,
-    /// Its age as it last said.
+    /// Lineage age of its model, as it last said.
     pub age: f64,
-    /// Its round as it last said.
+    /// Its round, as it last said.
     pub round: u64,
-    /// Our exchanges with it that failed in a row.
+    /// Models of it that were merged, whoever asked for the exchange.
+    pub accepted: u64,
+    /// Models of it that the gate rejected.
+    pub rejected: u64,
+    /// Exchanges with it that came to nothing.
+    pub failed: u64,
+    /// Those of them that we asked for since the last that did not.
     pub failures: u32,
+    /// Time since the last exchange, whatever came of it.
+    pub last_exchange: Option<Duration>,
     /// What gate, direction filter and the trial on our rows left of the weight of its newest
     /// model: 0 to 1; none before the first, and where models are pulled and mixed.
     pub trusted: Option<f64>,
-    /// Whether its models were too far off too often.
+    /// Whether it is left alone for a while, for its models were too far off too often.
     pub quarantined: bool,
     /// Whether it is cut off, by the operator or for what it did.
     pub banned: bool,
@@ -108,34 +119,33 @@ impl Node {
         self.paused
     }
 
-    /// Everyone known: linked, remembered or banned.
+    /// Everyone known, linked, remembered or banned, at `now`.
     #[must_use]
-    pub fn peer_rows(&self) -> Vec<PeerRow> {
-        let mut rows: Vec<PeerRow> = self
-            .view
-            .candidates()
-            .map(|hint| self.row(hint.id, hint.addresses.into_iter().next()))
-            .collect();
-        let unlisted = self.links.keys().copied();
-        let unlisted = unlisted.chain(self.banned.iter().copied());
+    pub fn peer_table(&self, now: Time) -> Vec<Peer> {
+        let addresses = |hint: Hint| (hint.id, hint.addresses.into_iter().next());
+        let mut known: BTreeMap<_, _> = self.view.candidates().map(addresses).collect();
+        let unlisted = self.links.keys().copied().chain(self.banned.iter().copied());
         for id in unlisted.chain(self.scores.banned(self.now)) {
-            if !rows.iter().any(|row| row.id == id) {
-                rows.push(self.row(id, None));
-            }
+            known.entry(id).or_default();
         }
-        rows
+        known.into_iter().map(|(id, address)| self.peer(now, id, address)).collect()
     }
 
-    fn row(&self, id: NodeId, address: Option<String>) -> PeerRow {
+    fn peer(&self, now: Time, id: NodeId, address: Option<String>) -> Peer {
         let (link, conduct) = (self.links.get(&id), self.conducts.get(id));
-        PeerRow {
+        let tally = link.map_or(Tally::default(), |link| link.tally);
+        Peer {
             id,
             address,
-            linked: link.is_some_and(super::links::Link::admitted),
+            linked: link.is_some_and(Link::admitted),
             drawn: self.view.contains(id),
             age: link.map_or(0.0, |link| link.standing.age),
             round: link.map_or(0, |link| link.standing.round),
+            accepted: tally.accepted,
+            rejected: tally.rejected,
+            failed: tally.failed,
             failures: conduct.map_or(0, |conduct| conduct.failures),
+            last_exchange: tally.last.map(|last| now.since(last)),
             trusted: conduct.and_then(|conduct| conduct.trusted),
             quarantined: conduct.is_some_and(|known| known.is_quarantined(self.standing.round)),
             banned: self.is_banned(id),

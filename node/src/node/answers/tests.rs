@@ -193,7 +193,7 @@ fn what_was_asked_on_a_link_that_is_gone_is_not_answered_before_the_new_one_is_g
 #[test]
 fn an_operator_sees_how_far_a_peer_is_trusted() {
     let (mut table, guest) = table();
-    let told = |table: &Table| table.node.peer_table(table.now).next().map(|peer| peer.trusted);
+    let told = |table: &Table| table.node.peer_table(table.now).first().map(|peer| peer.trusted);
     assert_eq!(told(&table), Some(None));
     assert_eq!(ask(&mut table, guest, 0.0), Ok(()));
     assert_eq!(told(&table), Some(Some(1.0)));

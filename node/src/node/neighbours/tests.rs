@@ -19,9 +19,9 @@ fn table(peers: u8) -> (Table, Vec<NodeId>, Vec<NodeId>) {
     let mut table =
         Table::with(BTreeSet::new(), Settings { view_max: VIEW, ..Settings::default() });
     (2..2 + peers).for_each(|index| table.link(peer(index)));
-    let rows = table.node.peer_rows();
+    let rows = table.node.peer_table(table.now);
     let (drawn, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.drawn);
-    let ids = |rows: Vec<&crate::node::PeerRow>| rows.into_iter().map(|row| row.id).collect();
+    let ids = |rows: Vec<&crate::node::Peer>| rows.into_iter().map(|row| row.id).collect();
     (table, ids(drawn), ids(others))
 }
 

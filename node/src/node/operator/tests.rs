@@ -46,7 +46,7 @@ fn a_ban_cuts_a_peer_off_until_it_is_ended() {
     assert_eq!(table.sent(Kind::Denied), 1);
     table.link(peer(2));
     assert_eq!(table.node.peers(), 1, "nor is it let in again");
-    let rows = table.node.peer_rows();
+    let rows = table.node.peer_table(table.now);
     let banned: Vec<NodeId> = rows.iter().filter(|row| row.banned).map(|row| row.id).collect();
     assert_eq!(banned, [peer(2)]);
     table.pass(100 * SECOND);
@@ -83,7 +83,7 @@ fn unban_also_ends_a_ban_for_misbehaviour() {
     table.link(peer(2));
     table.step(Input::Refused(peer(2), starling_protocol::fault::Rejection::BadSignature));
     assert_eq!(table.node.peers(), 0);
-    assert!(table.node.peer_rows().iter().any(|row| row.id == peer(2) && row.banned));
+    assert!(table.node.peer_table(table.now).iter().any(|row| row.id == peer(2) && row.banned));
     table.step(Input::Unban(peer(2)));
     table.link(peer(2));
     assert_eq!(table.node.peers(), 1);
