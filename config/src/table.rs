@@ -108,7 +108,7 @@ table! {
     "node" "name" => name: String = String::new(),
     line(0..=64), "a text of at most 64 printable characters", "kitchen";
 
-    /// Addresses to listen on; port 0 takes a free one. Give fixed ports to be found again.
+    /// Addresses to listen on; port 0 takes a free one, the same after a restart.
     "network" "listen" => listen: Vec<String> =
         vec!["/ip4/0.0.0.0/tcp/0".into(), "/ip4/0.0.0.0/udp/0/quic-v1".into()],
     list(8, is_address), "a list of at most 8 multiaddresses", "/ip4/0.0.0.0/tcp/4001";

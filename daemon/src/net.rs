@@ -119,6 +119,9 @@ pub struct Options {
     pub key: Keypair,
     /// Addresses to listen at; none for a client.
     pub listen: Vec<String>,
+    /// Their ports in the last run, in the same order: where the system chooses the port, it is
+    /// this one again if it is free, for it is the one that others know.
+    pub ports: Vec<u16>,
     /// Whether to look for members on the local network.
     pub mdns: bool,
     /// What every frame is checked against.
@@ -149,6 +152,7 @@ pub struct Net {
     members: Members,
     writers: BTreeMap<NodeId, Writer>,
     swarm: JoinHandle<()>,
+    ports: Vec<u16>,
 }
 
 impl Net {
@@ -165,8 +169,14 @@ impl Net {
             members.clone(),
             swarm.connected(),
         )?;
+        let ports = swarm.ports();
         let swarm = tokio::spawn(swarm.run(commands_out, events_in));
-        Ok(Self { commands, events, streams, members, writers: BTreeMap::new(), swarm })
+        Ok(Self { commands, events, streams, members, writers: BTreeMap::new(), swarm, ports })
+    }
+
+    /// The port of each of [`Options::listen`].
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
     }
 
     /// The next event; none if the network has stopped. Cancel safe.

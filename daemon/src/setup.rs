@@ -10,7 +10,7 @@ use starling_node::spec::Network;
 use starling_node::{checkpoint, spec::Membership};
 use starling_protocol::admission::{Certificate, check_chain, decode_chain};
 use starling_protocol::id::{InvalidNodeId, Keypair, NodeId};
-use starling_protocol::limits::BANS_MAX;
+use starling_protocol::limits::{ADDRESSES_MAX, BANS_MAX};
 use starling_protocol::message::Hint;
 
 use crate::cli::{DataOptions, StateDir};
@@ -192,6 +192,21 @@ pub fn bans(store: &Store) -> Result<BTreeSet<NodeId>, Failure> {
 pub fn write_bans(store: &Store, bans: impl Iterator<Item = NodeId>) -> Result<(), Failure> {
     let lines: String = bans.map(|peer| format!("{peer}\n")).collect();
     store.write("bans", lines.as_bytes())
+}
+
+/// Ports of the last run, in the order of `network.listen`; what cannot be read is no loss.
+pub fn ports(store: &Store) -> Vec<u16> {
+    let text = store.read_text("ports").ok().flatten().unwrap_or_default();
+    text.lines().take(ADDRESSES_MAX).map(|line| line.parse().unwrap_or(0)).collect()
+}
+
+/// Keeps them, if they are others than before.
+pub fn write_ports(store: &Store, ports: &[u16]) -> Result<(), Failure> {
+    if self::ports(store) == ports {
+        return Ok(());
+    }
+    let lines: String = ports.iter().map(|port| format!("{port}\n")).collect();
+    store.write("ports", lines.as_bytes())
 }
 
 /// A checkpoint with both its parts.

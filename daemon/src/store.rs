@@ -5,7 +5,7 @@
 //! network.toml         what the network is      membership      chain of certificates
 //! boot                 how often it started     lock            held while a daemon runs
 //! contacts             members to dial          control.sock    where `starling status` asks
-//! bans                 whom the operator banned
+//! bans                 whom the operator banned ports           where it listened last
 //! checkpoints/ckpt-%016x   the newest three     bad/            those that could not be read
 //! ```
 //! A file appears whole or not at all: it is written under a temporary name, synced, renamed, and

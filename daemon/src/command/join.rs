@@ -115,7 +115,8 @@ async fn ask_members(
 ) -> Result<Admission, Failure> {
     let terms = &ticket.terms;
     let border = Border { network: terms.network, me: key.id(), epoch, model_bytes_max: 0 };
-    let options = Options { key: key.clone(), listen: Vec::new(), mdns: false, border };
+    let options =
+        Options { key: key.clone(), listen: Vec::new(), ports: Vec::new(), mdns: false, border };
     let mut net = Net::start(options).await?;
     let deadline = Instant::now() + PATIENCE;
     for contact in &terms.contacts {

@@ -112,8 +112,9 @@ async fn serve(
     });
     let model_bytes_max = network.model_bytes_max();
     let border = Border { network: network.id, me: node_id, epoch, model_bytes_max };
-    let (listen, mdns) = (config.listen.clone(), config.mdns);
-    let net = Net::start(Options { key: key.clone(), listen, mdns, border }).await?;
+    let (listen, ports, mdns) = (config.listen.clone(), setup::ports(&store), config.mdns);
+    let net = Net::start(Options { key: key.clone(), listen, ports, mdns, border }).await?;
+    setup::write_ports(&store, net.ports())?;
     let (control, _guard) = control::serve(&store.path("control.sock"))?;
     let board = web::start(store.root(), &config, passed);
     let (id, age_max) = (network.id, network.spec.training.age_max);

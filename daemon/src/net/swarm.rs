@@ -77,6 +77,8 @@ impl Connections {
 pub(super) struct Built {
     swarm: Swarm<Behaviour>,
     listening: BTreeSet<Multiaddr>,
+    /// Ports that were had, in the order in which they were asked for.
+    ports: Vec<u16>,
     connections: BTreeMap<PeerId, Connections>,
     connected: Connected,
     /// Another socket of this machine has our port, where libp2p would dial from: dials get a new
@@ -135,12 +137,13 @@ pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
     let mut built = Built {
         swarm,
         listening: BTreeSet::new(),
+        ports: Vec::new(),
         connections: BTreeMap::new(),
         connected: Connected::default(),
         port_shared: false,
         news: VecDeque::new(),
     };
-    built.listen(&options.listen).await?;
+    built.listen(options).await?;
     Ok(built)
 }
 
@@ -154,9 +157,11 @@ fn busy(text: &str, reason: &str) -> Failure {
 impl Built {
     /// Listens at all of them and waits until each has an address. What else happens meanwhile is
     /// kept for whoever runs the swarm.
-    async fn listen(&mut self, texts: &[String]) -> Result<(), Failure> {
+    async fn listen(&mut self, options: &Options) -> Result<(), Failure> {
+        let texts = &options.listen;
+        let last = options.ports.iter().copied().chain(core::iter::repeat(0));
         let mut addresses = Vec::with_capacity(texts.len());
-        for text in texts {
+        for (text, last) in texts.iter().zip(last) {
             let address = text.parse().map_err(|error| {
                 let message =
                     format!("network.listen: `{text}` is no address ({error}): {EXPECTED}");
@@ -164,21 +169,27 @@ impl Built {
             })?;
             // All before the first: what we hold ourselves is not taken.
             port::probe(&address).map_err(|reason| busy(text, &reason))?;
-            addresses.push((text, address));
+            addresses.push((text, port::again(&address, last).unwrap_or(address)));
         }
+        self.ports = vec![0; texts.len()];
         let mut awaited = Vec::with_capacity(texts.len());
-        for (text, address) in addresses {
-            awaited.push((self.listener(text, address)?, text));
+        for (index, (text, address)) in addresses.into_iter().enumerate() {
+            awaited.push((self.listener(text, address)?, index, text));
         }
         while !awaited.is_empty() && self.news.len() < EARLY_MAX {
             match self.swarm.select_next_some().await {
                 // Of a listener at all interfaces this is one of several.
                 SwarmEvent::NewListenAddr { listener_id, address } => {
+                    let found = awaited.iter().find(|(id, ..)| *id == listener_id);
+                    let place = found.and_then(|(_, index, _)| self.ports.get_mut(*index));
+                    if let (Some(place), Some(port)) = (place, port::of(&address)) {
+                        *place = port;
+                    }
                     self.listening.insert(address);
-                    awaited.retain(|(id, _)| *id != listener_id);
+                    awaited.retain(|(id, ..)| *id != listener_id);
                 }
                 SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. } => {
-                    if let Some((_, text)) = awaited.iter().find(|(id, _)| *id == listener_id) {
+                    if let Some((.., text)) = awaited.iter().find(|(id, ..)| *id == listener_id) {
                         return Err(busy(text, &error.to_string()));
                     }
                 }
@@ -199,6 +210,10 @@ impl Built {
             }
             TransportError::Other(error) => busy(text, &error.to_string()),
         })
+    }
+
+    pub(super) fn ports(&self) -> Vec<u16> {
+        self.ports.clone()
     }
 
     pub(super) fn control(&self) -> libp2p_stream::Control {
@@ -402,7 +417,8 @@ mod tests {
         let border =
             Border { network: NetworkId([0; 32]), me: key.id(), epoch: 1, model_bytes_max: 0 };
         let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-        build(&Options { key, listen, mdns: false, border }).await.expect("it listens")
+        let ports = Vec::new();
+        build(&Options { key, listen, ports, mdns: false, border }).await.expect("it listens")
     }
 
     #[test]

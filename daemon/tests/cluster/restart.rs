@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -288,6 +289,21 @@ fn a_frozen_node_holds_nobody_up() {
         daemon.wait_peers(2);
         assert_eq!(daemon.count("peer.banned"), 0);
     }
+}
+
+#[test]
+fn a_flock_that_loses_its_power_finds_itself_again() {
+    let folder = folder();
+    let daemons = flock(folder.path(), 3, &[]);
+    let before: Vec<SocketAddr> = daemons.iter().map(Daemon::address).collect();
+    let homes: Vec<Home> = daemons.iter().map(|daemon| daemon.home.clone()).collect();
+    // Nobody is left from whom the others could learn new addresses.
+    daemons.into_iter().for_each(|daemon| drop(daemon.kill()));
+    let daemons: Vec<Daemon> = homes.iter().map(Home::run).collect();
+    daemons.iter().for_each(|daemon| drop(daemon.wait_peers(2)));
+    let after = daemons.iter().map(Daemon::address);
+    let same = after.zip(before).filter(|(after, before)| after == before).count();
+    assert!(same >= 2, "one of the ports may have been taken meanwhile: {same}");
 }
 
 #[test]
