@@ -239,14 +239,10 @@ impl Node {
         let seed = [&me.0[..], &settings.seed.to_le_bytes(), &epoch.to_le_bytes()].concat();
         let mut rng = ChaCha8Rng::from_seed(*blake3::hash(&seed).as_bytes());
         let mut view = View::of(settings.view_max);
-        let known = resumed.iter().flat_map(|standing| standing.peers.iter().cloned());
-        for (hint, pinned) in
-            known.map(|hint| (hint, false)).chain(contacts.into_iter().map(|hint| (hint, true)))
-        {
-            if hint.id != me {
-                view.learn(&hint, pinned, &mut rng);
-            }
-        }
+        let met = resumed.iter().flat_map(|standing| &standing.peers);
+        met.filter(|hint| hint.id != me).for_each(|hint| view.reached(hint, &mut rng));
+        let given = contacts.iter().filter(|hint| hint.id != me);
+        given.for_each(|hint| view.learn(hint, true, &mut rng));
         let usual = resumed.as_ref().map(|standing| standing.exchange_ns).filter(|ns| *ns > 0);
         Self {
             me,
@@ -416,7 +412,7 @@ impl Node {
         self.save_again = false;
         self.admissions.iter_mut().for_each(|admission| admission.covered = true);
         let mut standing = self.standing.clone();
-        standing.peers = self.view.candidates().take(CANDIDATES_MAX).collect();
+        standing.peers = self.view.met().take(CANDIDATES_MAX).collect();
         let usual = self.latency.usual().unwrap_or_default();
         standing.exchange_ns = u64::try_from(usual.as_nanos()).unwrap_or(u64::MAX);
         let (age, round) = (standing.age, standing.round);

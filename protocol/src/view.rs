@@ -184,9 +184,15 @@ impl View {
         self.candidates.len()
     }
 
-    /// Everyone known, for the address book.
+    /// Everyone known.
     pub fn candidates(&self) -> impl Iterator<Item = Hint> + '_ {
         self.candidates.iter().map(|(id, candidate)| candidate.hint(*id))
+    }
+
+    /// Those that were reached, at the addresses that they said themselves, for the address book.
+    pub fn met(&self) -> impl Iterator<Item = Hint> + '_ {
+        let met = self.candidates.iter().filter(|(_, candidate)| !candidate.own.is_empty());
+        met.map(|(id, candidate)| Hint { id: *id, addresses: candidate.own.clone() })
     }
 
     /// View members to dial now: those that `linked` does not hold and whose back-off is over. Each
@@ -236,7 +242,9 @@ impl View {
     }
 
     /// Makes place for someone who may be there: a member that could not be reached in a few tries
-    /// leaves the view if others wait; one that nobody pinned is forgotten after many.
+    /// leaves the view if others wait, at once if it has no address to reach it at. One of which we
+    /// only heard is forgotten after many; one that was reached may come back whenever it is
+    /// switched on again, and the table is bounded without that.
     pub fn give_up_on_unreachable(&mut self, linked: impl Fn(NodeId) -> bool) {
         const TRIES_IN_VIEW: u32 = 3;
         const TRIES_AT_ALL: u32 = 20;
@@ -245,12 +253,14 @@ impl View {
         if others {
             let candidates = &self.candidates;
             self.members.retain(|id| {
-                linked(*id) || candidates.get(id).is_some_and(|c| !gone(c, TRIES_IN_VIEW))
+                let waits = |c: &Candidate| c.can_be_dialled() && !gone(c, TRIES_IN_VIEW);
+                linked(*id) || candidates.get(id).is_some_and(waits)
             });
         }
         let members = &mut self.members;
         self.candidates.retain(|id, candidate| {
-            let keep = linked(*id) || candidate.pinned || !gone(candidate, TRIES_AT_ALL);
+            let known = candidate.pinned || candidate.is_sure();
+            let keep = linked(*id) || known || !gone(candidate, TRIES_AT_ALL);
             if !keep {
                 members.remove(id);
             }
@@ -403,9 +413,10 @@ mod tests {
     }
 
     #[test]
-    fn the_unreachable_make_place_but_the_pinned_are_kept() {
+    fn the_unreachable_make_place_but_who_was_pinned_or_reached_is_kept() {
         let (mut view, mut rng) = view(1);
         view.learn(&hint(9), true, &mut rng);
+        view.reached(&hint(8), &mut rng);
         view.fill(|_| false, |_| true, &mut rng);
         for second in 0..100_u32 {
             let now = Time::ZERO + Duration::from_secs(100) * second;
@@ -413,7 +424,9 @@ mod tests {
             view.give_up_on_unreachable(|_| false);
             view.fill(|_| false, |_| true, &mut rng);
         }
-        assert_eq!(view.candidates().map(|hint| hint.id).collect::<Vec<_>>(), [hint(9).id]);
+        let known: BTreeSet<NodeId> = view.candidates().map(|hint| hint.id).collect();
+        assert_eq!(known, BTreeSet::from([8, 9].map(|index| hint(index).id)));
+        assert_eq!(view.met().collect::<Vec<_>>(), [hint(8)]);
     }
 
     #[test]

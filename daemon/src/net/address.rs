@@ -1,5 +1,7 @@
 //! Between our names of nodes and addresses and libp2p's.
 
+use std::net::{IpAddr, UdpSocket};
+
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, identity};
 use starling_protocol::id::NodeId;
@@ -41,8 +43,32 @@ pub(super) fn dialable(hint: &Hint) -> Vec<Multiaddr> {
     hint.addresses.iter().filter_map(|text| text.parse().ok()).take(ADDRESSES_MAX).collect()
 }
 
-/// What we tell others of where we listen: addresses of the outside first.
-pub(super) fn advertised<'a>(listening: impl Iterator<Item = &'a Multiaddr>) -> Vec<String> {
+/// The addresses from which this machine would speak to the rest of the world, if it can. Asking
+/// which these are sends nothing.
+pub(super) fn outward() -> Vec<IpAddr> {
+    // Documentation prefixes (RFC 5737, RFC 3849): no route but the default one leads there.
+    let pairs = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    let address = |(from, to)| {
+        let socket = UdpSocket::bind::<&str>(from).ok()?;
+        socket.connect::<&str>(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    pairs.into_iter().filter_map(address).collect()
+}
+
+/// What we tell others of where we listen: those of the way out first, as there may be more than
+/// are told, of container bridges for instance, and those of this machine alone last.
+pub(super) fn advertised<'a>(
+    listening: impl Iterator<Item = &'a Multiaddr>,
+    outward: &[IpAddr],
+) -> Vec<String> {
+    let leads_out = |address: &Multiaddr| {
+        address.iter().any(|part| match part {
+            Protocol::Ip4(ip) => outward.contains(&ip.into()),
+            Protocol::Ip6(ip) => outward.contains(&ip.into()),
+            _ => false,
+        })
+    };
     let local = |address: &Multiaddr| {
         address.iter().any(|part| match part {
             Protocol::Ip4(ip) => ip.is_loopback(),
@@ -58,7 +84,7 @@ pub(super) fn advertised<'a>(listening: impl Iterator<Item = &'a Multiaddr>) -> 
         })
     };
     let mut all: Vec<&Multiaddr> = listening.filter(|address| !link_local(address)).collect();
-    all.sort_by_key(|address| (local(address), address.to_string()));
+    all.sort_by_key(|address| (local(address), !leads_out(address), address.to_string()));
     all.dedup();
     all.iter()
         .map(|address| address.to_string())
@@ -96,6 +122,16 @@ mod tests {
     fn outside_addresses_come_first_and_link_local_ones_not_at_all() {
         let texts = ["/ip4/127.0.0.1/tcp/1", "/ip6/fe80::1/tcp/1", "/ip4/192.0.2.7/tcp/1"];
         let parsed: Vec<Multiaddr> = texts.iter().filter_map(|text| text.parse().ok()).collect();
-        assert_eq!(advertised(parsed.iter()), ["/ip4/192.0.2.7/tcp/1", "/ip4/127.0.0.1/tcp/1"]);
+        let told = advertised(parsed.iter(), &[]);
+        assert_eq!(told, ["/ip4/192.0.2.7/tcp/1", "/ip4/127.0.0.1/tcp/1"]);
+    }
+
+    #[test]
+    fn the_way_out_is_told_first_however_many_bridges_there_are() {
+        let bridges = (0..20).map(|bridge| format!("/ip4/172.{bridge}.0.1/tcp/1"));
+        let texts = bridges.chain(["/ip4/192.168.1.7/tcp/1".to_owned()]);
+        let parsed: Vec<Multiaddr> = texts.filter_map(|text| text.parse().ok()).collect();
+        let told = advertised(parsed.iter(), &[IpAddr::from([192, 168, 1, 7])]);
+        assert_eq!((told.len(), &told[0][..]), (ADDRESSES_MAX, "/ip4/192.168.1.7/tcp/1"));
     }
 }

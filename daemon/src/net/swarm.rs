@@ -19,7 +19,7 @@ use starling_protocol::message::Hint;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::address::{advertised, dialable, node_id, peer_id};
+use super::address::{advertised, dialable, node_id, outward, peer_id};
 use super::door::Door;
 use super::{Command, Connected, NetEvent, Options, Reported, lock, port};
 use crate::exit::{Code, Failure};
@@ -171,7 +171,8 @@ impl Built {
             port::probe(&address).map_err(|reason| busy(text, &reason))?;
             addresses.push((text, port::again(&address, last).unwrap_or(address)));
         }
-        self.ports = vec![0; texts.len()];
+        self.ports.clone_from(&options.ports);
+        self.ports.resize(texts.len(), 0);
         let mut awaited = Vec::with_capacity(texts.len());
         for (index, (text, address)) in addresses.into_iter().enumerate() {
             awaited.push((self.listener(text, address)?, index, text));
@@ -196,8 +197,8 @@ impl Built {
                 event => self.translate(event),
             }
         }
-        let addresses = advertised(self.listening.iter());
-        self.news.push_front(NetEvent::Listening(addresses));
+        let told = self.told();
+        self.news.push_front(told);
         Ok(())
     }
 
@@ -210,6 +211,10 @@ impl Built {
             }
             TransportError::Other(error) => busy(text, &error.to_string()),
         })
+    }
+
+    fn told(&self) -> NetEvent {
+        NetEvent::Listening(advertised(self.listening.iter(), &outward()))
     }
 
     pub(super) fn ports(&self) -> Vec<u16> {
@@ -322,11 +327,11 @@ impl Built {
         let news = match event {
             SwarmEvent::NewListenAddr { address, .. } => {
                 self.listening.insert(address);
-                Some(NetEvent::Listening(advertised(self.listening.iter())))
+                Some(self.told())
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 self.listening.remove(&address);
-                Some(NetEvent::Listening(advertised(self.listening.iter())))
+                Some(self.told())
             }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
                 self.established(peer_id, connection_id)
@@ -340,6 +345,17 @@ impl Built {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
                 self.news.extend(by_node(found).map(NetEvent::Discovered));
+                None
+            }
+            // TCP itself notices a peer that lost its power, or a changed address, after a quarter
+            // of an hour; until then the node looks linked, and nobody dials. After two pings
+            // without an answer in 20 s each, 15 s apart.
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
+                connection,
+                result: Err(ping::Failure::Timeout | ping::Failure::Other { .. }),
+                ..
+            })) => {
+                self.swarm.close_connection(connection);
                 None
             }
             _ => None,

@@ -15,6 +15,9 @@ use super::rounds::Stage;
 use super::{Node, Pending};
 use crate::jobs::Job;
 
+/// What a pull that was given up goes by: no exchange has this number.
+const PULL: u64 = 0;
+
 impl Node {
     pub(super) fn begin_pull(&mut self) {
         let mut pool = self.draw_pool();
@@ -38,6 +41,7 @@ impl Node {
 
     /// A model that we pulled, if we did.
     pub(super) fn pulled(&mut self, peer: NodeId, reply: SnapshotReply, slab: Vec<u8>) {
+        self.learn_from_late(peer, PULL, reply.age.is_some());
         let Stage::Pulling { asked, sent, .. } = &mut self.stage else { return };
         if asked.get(&peer).is_none_or(Option::is_some) {
             return;
@@ -73,7 +77,8 @@ impl Node {
 
     /// Mixes once all have answered, or the deadline is over.
     pub(super) fn pull_on(&mut self) {
-        let Stage::Pulling { asked, deadline, .. } = &mut self.stage else { return };
+        let Stage::Pulling { asked, sent, deadline } = &mut self.stage else { return };
+        let sent = *sent;
         let late: Vec<NodeId> =
             asked.iter().filter(|(_, given)| given.is_none()).map(|(id, _)| *id).collect();
         if !late.is_empty() && self.now < *deadline {
@@ -83,6 +88,9 @@ impl Node {
         for peer in late {
             self.counters.failed += 1;
             self.cool_down(peer);
+            if let Some(conduct) = self.conducts.get_mut(peer) {
+                conduct.given_up = Some((PULL, sent));
+            }
         }
         if given.is_empty() {
             return self.finish_round();

@@ -318,7 +318,8 @@ impl Node {
         if reply.exchange >= self.next_exchange {
             return self.fault(peer, Rejection::Unexpected);
         }
-        self.learn_from_late(peer, reply);
+        let is_model = matches!(reply.outcome, ExchangeOutcome::Model { .. });
+        self.learn_from_late(peer, reply.exchange, is_model);
         let Stage::Waiting { peer: partner, exchange, sent, second, based, .. } = self.stage else {
             return;
         };
@@ -396,13 +397,13 @@ impl Node {
     /// faster times, as before others started on the same machine, gives all exchanges up for ever.
     /// If nobody is left to draw, it is we who wait too short, and not they who are to be left
     /// alone.
-    fn learn_from_late(&mut self, peer: NodeId, reply: &ExchangeReply) {
+    pub(super) fn learn_from_late(&mut self, peer: NodeId, exchange: u64, is_model: bool) {
         let given_up = self.conducts.get(peer).and_then(|conduct| conduct.given_up);
-        let Some((_, sent)) = given_up.filter(|(exchange, _)| *exchange == reply.exchange) else {
+        let Some((_, sent)) = given_up.filter(|(given_up, _)| *given_up == exchange) else {
             return;
         };
         let step_ns = self.links.get(&peer).map_or(0, |link| link.standing.step_ns);
-        if matches!(reply.outcome, ExchangeOutcome::Model { .. }) {
+        if is_model {
             self.latency.observe(self.now.since(sent), Duration::from_nanos(step_ns));
         }
         let (now, nobody) = (self.now, self.fit_partners().is_empty());

@@ -91,3 +91,22 @@ fn a_round_without_any_model_ends_at_its_deadline() {
     assert_eq!((totals(&table), table.model()), ((0, asked.len() as u64), &before[..]));
     assert!(table.node.next_wakeup() > table.now);
 }
+
+#[test]
+fn who_pulls_from_partners_that_are_all_slow_learns_to_wait_for_them() {
+    let (mut table, mut asked) = pulling();
+    let slow = 2 * EXCHANGE_TIMEOUT_FIRST;
+    let mut rounds = 0;
+    while table.node.counters().accepted == 0 {
+        rounds += 1;
+        assert!(rounds < 20, "it gives up too early for ever");
+        table.pass(slow);
+        give(&mut table, &asked);
+        asked = table.recipients(Kind::SnapshotRequest);
+        while asked.is_empty() {
+            table.pass(SECOND / 10);
+            asked = table.recipients(Kind::SnapshotRequest);
+        }
+    }
+    assert!(rounds <= 4, "{rounds}");
+}
