@@ -47,6 +47,7 @@ library!(
     "hostile-tarpit",
     "hostile-together",
     "partition",
+    "partition-long",
     "stress",
 );
 

@@ -21,6 +21,15 @@ fn an_unbroken_run_has_no_violations_and_all_its_merges_are_checked() {
 }
 
 #[test]
+fn halves_that_grew_far_apart_grow_together_again() {
+    for seed in 100..102 {
+        let scenario = ScenarioFile { steps: 3000, seed, ..built_in("partition-long") };
+        let report = fly(&scenario);
+        assert!(report.accuracy_worst() >= 0.95, "seed {seed}: {report:?}");
+    }
+}
+
+#[test]
 fn each_promise_broken_on_purpose_is_found() {
     for (sabotage, expected) in [
         (Sabotage::Replay, "twice"),

@@ -10,6 +10,8 @@ use starling_protocol::limits::{QUARANTINE_ROUNDS, SCORES_MAX};
 use starling_protocol::time::Time;
 use starling_protocol::window::ReplayWindow;
 
+/// Of the last sixteen models of a peer so many may be rejected.
+const REJECTS_MAX: u32 = 8;
 /// Frames a peer may send in a burst, and per second: an unpaced node sends a few hundred.
 const FRAMES_BURST: f64 = 4000.0;
 const FRAMES_PER_SECOND: f64 = 2000.0;
@@ -133,14 +135,21 @@ impl Conduct {
         round < self.quarantine_until
     }
 
+    /// Whether more of the last sixteen of its models were rejected than is usual, or it is left
+    /// alone for that.
+    pub(super) fn is_far_off(&self, round: u64) -> bool {
+        self.rejects.count_ones() > REJECTS_MAX || self.is_quarantined(round)
+    }
+
     /// Remembers a merge; true if the peer has just earned a quarantine: more than eight of the
-    /// last sixteen rejected, and fewer than two accepted.
-    pub(super) fn observe_merge(&mut self, rejected: bool, round: u64) -> bool {
+    /// last sixteen rejected, and fewer than two accepted. It `may` not where many others are far
+    /// off too.
+    pub(super) fn observe_merge(&mut self, rejected: bool, round: u64, may: bool) -> bool {
         self.rejects = self.rejects << 1 | u16::from(rejected);
         self.merges = self.merges.saturating_add(1);
         let rejects = self.rejects.count_ones();
         let accepts = self.merges.min(16) - rejects;
-        let earned = rejects > 8 && accepts < 2 && !self.is_quarantined(round);
+        let earned = may && rejects > REJECTS_MAX && accepts < 2 && !self.is_quarantined(round);
         if earned {
             self.quarantine_until = round + QUARANTINE_ROUNDS;
             (self.rejects, self.merges) = (0, 0);
@@ -201,7 +210,8 @@ mod tests {
     #[test]
     fn nine_rejected_of_ten_are_a_quarantine() {
         let mut conduct = Conduct::new(Time::ZERO, 0.0);
-        let earned: Vec<bool> = (0..10).map(|merge| conduct.observe_merge(merge != 3, 5)).collect();
+        let earned: Vec<bool> =
+            (0..10).map(|merge| conduct.observe_merge(merge != 3, 5, true)).collect();
         assert_eq!(earned.iter().position(|earned| *earned), Some(9));
         assert!(conduct.is_quarantined(5 + QUARANTINE_ROUNDS - 1));
         assert!(!conduct.is_quarantined(5 + QUARANTINE_ROUNDS));

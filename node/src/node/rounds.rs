@@ -31,6 +31,8 @@ const HOLD_PERIOD: Duration = Duration::from_millis(100);
 /// node that was away is far from everyone, by its own fault. Who asks us gains nothing by it.
 const CATCHING_UP_MERGES: u64 = 3;
 const CATCHING_UP_FACTOR: f64 = 4.0;
+/// One linked member in so many may be in quarantine, or one in a small flock.
+const FAR_OFF_SHARE: usize = 3;
 /// A partner that takes much longer than usual is not drawn again before so many times that.
 const DAWDLER_SPARED: u32 = 16;
 /// Between two `train.diverged` lines.
@@ -454,9 +456,10 @@ impl Node {
         if let Some(link) = self.links.get_mut(&peer) {
             link.count_merge(!merge.accepted, now);
         }
+        let may = self.may_quarantine(peer);
         let quarantined = self.conducts.get_mut(peer).is_some_and(|conduct| {
             conduct.trusted = Some(merge.trusted);
-            conduct.observe_merge(!merge.accepted, round)
+            conduct.observe_merge(!merge.accepted, round, may)
         });
         if merge.accepted {
             self.counters.accepted += 1;
@@ -478,6 +481,17 @@ impl Node {
             let rounds = starling_protocol::limits::QUARANTINE_ROUNDS;
             self.event(Event::PeerQuarantined { peer: name, rounds });
         }
+    }
+
+    /// Whether `peer` may be left alone for its models. Where many are far off, as after a long
+    /// cut, it is perhaps we who are: halves of a flock that no longer ask each other never learn
+    /// how far apart they are, and never grow together again.
+    fn may_quarantine(&self, peer: NodeId) -> bool {
+        let round = self.standing.round;
+        let others = self.links.keys().filter(|id| **id != peer);
+        let conducts = others.filter_map(|id| self.conducts.get(*id));
+        let far_off = conducts.filter(|conduct| conduct.is_far_off(round)).count();
+        far_off < (self.peers() / FAR_OFF_SHARE).max(1)
     }
 
     /// How long we wait for `peer` to answer.
