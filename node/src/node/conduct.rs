@@ -135,15 +135,15 @@ impl Conduct {
         round < self.quarantine_until
     }
 
-    /// Whether more of the last sixteen of its models were rejected than is usual, or it is left
-    /// alone for that.
+    /// Whether more than [`REJECTS_MAX`] of the last sixteen of its models were rejected, or it is
+    /// left alone for that.
     pub(super) fn is_far_off(&self, round: u64) -> bool {
         self.rejects.count_ones() > REJECTS_MAX || self.is_quarantined(round)
     }
 
     /// Remembers a merge; true if the peer has just earned a quarantine: more than eight of the
-    /// last sixteen rejected, and fewer than two accepted. It `may` not where many others are far
-    /// off too.
+    /// last sixteen rejected, and fewer than two accepted. It `may` not by a model that was taken,
+    /// nor where many others are far off too.
     pub(super) fn observe_merge(&mut self, rejected: bool, round: u64, may: bool) -> bool {
         self.rejects = self.rejects << 1 | u16::from(rejected);
         self.merges = self.merges.saturating_add(1);

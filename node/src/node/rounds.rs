@@ -31,7 +31,7 @@ const HOLD_PERIOD: Duration = Duration::from_millis(100);
 /// node that was away is far from everyone, by its own fault. Who asks us gains nothing by it.
 const CATCHING_UP_MERGES: u64 = 3;
 const CATCHING_UP_FACTOR: f64 = 4.0;
-/// One linked member in so many may be in quarantine, or one in a small flock.
+/// While one linked member in so many is far off, or one in a small flock, no other is quarantined.
 const FAR_OFF_SHARE: usize = 3;
 /// A partner that takes much longer than usual is not drawn again before so many times that.
 const DAWDLER_SPARED: u32 = 16;
@@ -456,7 +456,7 @@ impl Node {
         if let Some(link) = self.links.get_mut(&peer) {
             link.count_merge(!merge.accepted, now);
         }
-        let may = self.may_quarantine(peer);
+        let may = !merge.accepted && self.may_quarantine(peer);
         let quarantined = self.conducts.get_mut(peer).is_some_and(|conduct| {
             conduct.trusted = Some(merge.trusted);
             conduct.observe_merge(!merge.accepted, round, may)
