@@ -43,6 +43,15 @@ pub(super) fn dialable(hint: &Hint) -> Vec<Multiaddr> {
     hint.addresses.iter().filter_map(|text| text.parse().ok()).take(ADDRESSES_MAX).collect()
 }
 
+/// The address by number with which it begins, if it does.
+pub(super) fn ip(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
 /// The addresses from which this machine would speak to the rest of the world, if it can. Asking
 /// which these are sends nothing.
 pub(super) fn outward() -> Vec<IpAddr> {
@@ -62,29 +71,16 @@ pub(super) fn advertised<'a>(
     listening: impl Iterator<Item = &'a Multiaddr>,
     outward: &[IpAddr],
 ) -> Vec<String> {
-    let leads_out = |address: &Multiaddr| {
-        address.iter().any(|part| match part {
-            Protocol::Ip4(ip) => outward.contains(&ip.into()),
-            Protocol::Ip6(ip) => outward.contains(&ip.into()),
-            _ => false,
-        })
+    let is = |address: &Multiaddr, what: &dyn Fn(IpAddr) -> bool| ip(address).is_some_and(what);
+    let link_local = |ip| match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    let local = |address: &Multiaddr| {
-        address.iter().any(|part| match part {
-            Protocol::Ip4(ip) => ip.is_loopback(),
-            Protocol::Ip6(ip) => ip.is_loopback(),
-            _ => false,
-        })
-    };
-    let link_local = |address: &Multiaddr| {
-        address.iter().any(|part| match part {
-            Protocol::Ip6(ip) => ip.is_unicast_link_local(),
-            Protocol::Ip4(ip) => ip.is_link_local(),
-            _ => false,
-        })
-    };
-    let mut all: Vec<&Multiaddr> = listening.filter(|address| !link_local(address)).collect();
-    all.sort_by_key(|address| (local(address), !leads_out(address), address.to_string()));
+    let mut all: Vec<&Multiaddr> = listening.filter(|address| !is(address, &link_local)).collect();
+    all.sort_by_key(|address| {
+        let local = is(address, &|ip| ip.is_loopback());
+        (local, !is(address, &|ip| outward.contains(&ip)), address.to_string())
+    });
     all.dedup();
     all.iter()
         .map(|address| address.to_string())

@@ -2,7 +2,7 @@
 //! hole punching, so two nodes with one port would both start, and each get half of the
 //! connections.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
@@ -43,13 +43,8 @@ pub(super) fn of(address: &Multiaddr) -> Option<u16> {
 
 /// An address by number, and of which of the two kinds it is.
 fn socket_of(address: &Multiaddr) -> Option<(SocketAddr, Protocol<'_>)> {
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
-    match parts.next()? {
+    let ip = super::address::ip(address)?;
+    match address.iter().nth(1)? {
         part @ (Protocol::Tcp(port) | Protocol::Udp(port)) => {
             Some((SocketAddr::new(ip, port), part))
         }

@@ -38,6 +38,10 @@ const DIALS_PER_PEER: u8 = 4;
 const EARLY_MAX: usize = 64;
 /// Nodes taken from one answer on the local network.
 const DISCOVERED_MAX: usize = 64;
+/// A connection is tried so often, and closed once two tries in a row had no answer in time: a
+/// minute after its other end has gone, for libp2p gives the stream of the second try ten seconds.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIME: Duration = Duration::from_secs(20);
 /// What `network.listen` takes.
 const EXPECTED: &str = "expected one like /ip4/0.0.0.0/tcp/4001";
 
@@ -88,14 +92,18 @@ pub(super) struct Built {
     news: VecDeque<NetEvent>,
 }
 
-fn behaviour(key: &identity::Keypair, with_mdns: bool) -> Result<Behaviour, std::io::Error> {
+fn behaviour(
+    key: &identity::Keypair,
+    with_mdns: bool,
+    pings: ping::Config,
+) -> Result<Behaviour, std::io::Error> {
     let local = key.public().to_peer_id();
     let mdns = with_mdns
         .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local))
         .transpose()?;
     Ok(Behaviour {
         door: Door::default(),
-        ping: ping::Behaviour::default(),
+        ping: ping::Behaviour::new(pings),
         mdns: Toggle::from(mdns),
         stream: libp2p_stream::Behaviour::new(),
     })
@@ -103,6 +111,11 @@ fn behaviour(key: &identity::Keypair, with_mdns: bool) -> Result<Behaviour, std:
 
 /// Sets the swarm up and waits until it listens at every address.
 pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
+    let pings = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIME);
+    build_with(options, pings).await
+}
+
+async fn build_with(options: &Options, pings: ping::Config) -> Result<Built, Failure> {
     let internal = |what: &str| Failure::new(Code::Internal, format!("network set-up: {what}"));
     let key = identity::Keypair::ed25519_from_bytes(*options.key.to_seed())
         .map_err(|error| internal(&error.to_string()))?;
@@ -122,7 +135,7 @@ pub(super) async fn build(options: &Options) -> Result<Built, Failure> {
         })
         .with_dns()
         .map_err(|error| internal(&error.to_string()))?
-        .with_behaviour(|key| Ok(behaviour(key, with_mdns)?))
+        .with_behaviour(|key| Ok(behaviour(key, with_mdns, pings)?))
         .map_err(|error| internal(&error.to_string()))?
         .with_swarm_config(|config| {
             let dials =
@@ -348,8 +361,8 @@ impl Built {
                 None
             }
             // TCP itself notices a peer that lost its power, or a changed address, after a quarter
-            // of an hour; until then the node looks linked, and nobody dials. After two pings
-            // without an answer in 20 s each, 15 s apart.
+            // of an hour; until then the node looks linked, and nobody dials. libp2p tells of the
+            // second failure in a row, and closes nothing.
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
                 connection,
                 result: Err(ping::Failure::Timeout | ping::Failure::Other { .. }),
@@ -428,20 +441,77 @@ mod tests {
 
     use super::*;
 
-    async fn listening(seed: u8) -> Built {
+    async fn listening(seed: u8, pings: Duration) -> Built {
         let key = Keypair::from_seed(&[seed; 32]);
         let border =
             Border { network: NetworkId([0; 32]), me: key.id(), epoch: 1, model_bytes_max: 0 };
         let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
         let ports = Vec::new();
-        build(&Options { key, listen, ports, mdns: false, border }).await.expect("it listens")
+        let pings = ping::Config::new().with_interval(pings).with_timeout(pings);
+        let options = Options { key, listen, ports, mdns: false, border };
+        build_with(&options, pings).await.expect("it listens")
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(future)
+    }
+
+    #[test]
+    fn a_connection_whose_other_end_is_silent_is_closed() {
+        const PINGS: Duration = Duration::from_millis(200);
+        /// libp2p gives the second stream ten seconds to be agreed on.
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let id = Keypair::from_seed(&[54; 32]).id();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let (freeze, mut frozen) = tokio::sync::oneshot::channel::<()>();
+        let (thaw, thawed) = std::sync::mpsc::sync_channel::<()>(1);
+        // Once it is blocked its host takes bytes, and no answer comes.
+        let other = std::thread::spawn(move || {
+            run(async {
+                let mut theirs = listening(54, PINGS).await;
+                let addresses = theirs.listening.iter().map(ToString::to_string).collect();
+                tell.send(Hint { id, addresses }).expect("heard");
+                loop {
+                    tokio::select! {
+                        event = theirs.swarm.select_next_some() => theirs.translate(event),
+                        _ = &mut frozen => break,
+                    }
+                }
+                // Until the test has ended.
+                let _ = thawed.recv();
+            });
+        });
+        run(async {
+            let mut ours = listening(53, PINGS).await;
+            ours.news.clear();
+            assert!(ours.obey(Command::Dial(told.recv().expect("told"))).is_none());
+            let mut freeze = Some(freeze);
+            let both = async {
+                while ours.news.len() < 2 {
+                    let event = ours.swarm.select_next_some().await;
+                    ours.translate(event);
+                    if let Some(freeze) = freeze.take_if(|_| !ours.news.is_empty()) {
+                        freeze.send(()).expect("it runs");
+                    }
+                }
+            };
+            tokio::time::timeout(PATIENCE, both).await.expect("in time");
+            let news: Vec<NetEvent> = ours.news.into();
+            assert!(
+                matches!(news[..], [NetEvent::Up(up), NetEvent::Down(down)] if (up, down) == (id, id)),
+                "{news:?}"
+            );
+        });
+        drop(thaw);
+        other.join().expect("well");
     }
 
     #[test]
     fn a_port_that_another_socket_has_too_delays_a_dial_and_no_more() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
-            let (mut ours, mut theirs) = (listening(51).await, listening(52).await);
+        run(async {
+            let (mut ours, mut theirs) =
+                (listening(51, PING_TIME).await, listening(52, PING_TIME).await);
             let port =
                 ours.listening.iter().flat_map(Multiaddr::iter).find_map(|part| match part {
                     Protocol::Tcp(port) => Some(port),
