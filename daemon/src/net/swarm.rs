@@ -498,10 +498,8 @@ mod tests {
             };
             tokio::time::timeout(PATIENCE, both).await.expect("in time");
             let news: Vec<NetEvent> = ours.news.into();
-            assert!(
-                matches!(news[..], [NetEvent::Up(up), NetEvent::Down(down)] if (up, down) == (id, id)),
-                "{news:?}"
-            );
+            let [NetEvent::Up(up), NetEvent::Down(down)] = news[..] else { panic!("{news:?}") };
+            assert_eq!((up, down), (id, id));
         });
         drop(thaw);
         other.join().expect("well");
